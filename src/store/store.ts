@@ -1,0 +1,50 @@
+import type { Secret } from '../lib/secret.ts'
+
+/** All that outlives the process of one credential. Times are ms since the epoch. */
+export interface CredentialRecord {
+  /** Counts tokens of this credential; a lower one never replaces a higher one. */
+  generation: number
+  /** Hash of the source's configuration: a changed source starts afresh. */
+  fingerprint: string
+  token?: Secret | undefined
+  refreshToken?: Secret | undefined
+  issuedAt?: number | undefined
+  expiresAt?: number | undefined
+  scopes?: readonly string[] | undefined
+  subject?: string | undefined
+  /** The egress this credential is pinned to. */
+  egress: string
+  quarantine?: { until: number; failures: number; reason: string } | undefined
+  revoked?: { at: number; reason: string } | undefined
+}
+
+/** How much of one limit is used: `[time of use, how many]`, oldest first. Times are ms since the epoch. */
+export interface UsageRecord {
+  /** Key `count/windowMs` of a rate → its log. */
+  windows: Record<string, [number, number][]>
+  /** Uses of the token of `generation`, for `limits.uses`. */
+  uses: number
+  generation: number
+}
+
+/**
+ * Durable state. Tokens are sealed before they reach a disk or a network.
+ * Errors: `STORE_CORRUPT`, `STORE_KEY_WRONG`, `STORE_IN_USE` at opening, `STORE_FAILED` later.
+ */
+export interface Store {
+  /** Everything known of one pool, by credential id. */
+  load(
+    pool: string,
+  ): Promise<Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>>
+  /** Reads one credential afresh. */
+  read(pool: string, id: string): Promise<CredentialRecord | undefined>
+  /**
+   * Resolves once the record is durable against a crash of the machine. A record with a lower
+   * generation than the stored one is refused with `STORE_FAILED`.
+   */
+  save(pool: string, id: string, record: CredentialRecord): Promise<void>
+  /** Synchronous and durable against a crash of the process: written before the request it counts is sent. */
+  saveUsage(pool: string, id: string, usage: UsageRecord): void
+  remove(pool: string, id: string): Promise<void>
+  close(): Promise<void>
+}
