@@ -1,0 +1,94 @@
+import type { Secret } from '../lib/secret.ts'
+
+/** What a request needs of a token. */
+export interface LeaseRequest {
+  /** Stick to one credential for this key. */
+  readonly session?: string | undefined
+  /** Only this credential (a hint of the client's, or a replay with a renewed token). */
+  readonly credential?: string | undefined
+  /** Scopes that the token must hold. */
+  readonly scopes?: readonly string[] | undefined
+  /** Credentials that this exchange has tried already. */
+  readonly exclude?: ReadonlySet<string> | undefined
+}
+
+/** The right to send one request with one token. Every lease is settled exactly once. */
+export interface Lease {
+  readonly pool: string
+  /** The credential's id, unique within its pool. */
+  readonly credential: string
+  readonly generation: number
+  readonly token: Secret
+  /** Name of the only egress that this token may leave by. */
+  readonly egress: string
+  /** Headers fixed for the credential, flat `[name, value, …]`. */
+  readonly headers: readonly string[]
+  /** A claim of the token's, for templates; empty when there is none. */
+  claim(name: string): string
+  /**
+   * Says that the request's bytes leave now. Limits count from this moment: until then the lease holds
+   * its place in every window.
+   */
+  dispatched(): void
+}
+
+/** How an attempt ended, as far as the credential is concerned. */
+export type Outcome =
+  | { readonly kind: 'ok' }
+  /** Nothing about the token was learned: client gone, upstream failed. */
+  | { readonly kind: 'unknown' }
+  | { readonly kind: 'expired' }
+  /** `retryAfterMs` as upstream told; undefined where it didn't. */
+  | { readonly kind: 'limited'; readonly retryAfterMs: number | undefined }
+  | { readonly kind: 'denied' }
+  /** The egress failed before a byte was sent. */
+  | { readonly kind: 'egress-down' }
+
+/** What came of an `expired` answer. */
+export interface Recovery {
+  /**
+   * - `stale`: a newer generation is there already, nothing was renewed
+   * - `renewed`: a new token is there
+   * - `failed`: no new token; `quarantined` tells whether the credential left the pool
+   */
+  readonly result: 'stale' | 'renewed' | 'failed'
+  readonly quarantined: boolean
+  readonly reason: string | undefined
+  /** Undefined when no refresh was needed or allowed. */
+  readonly refresh: { readonly role: 'led' | 'joined'; readonly ms: number } | undefined
+}
+
+/** Where one credential stands; times are ms since the epoch. Holds no secret. */
+export interface CredentialStatus {
+  readonly id: string
+  readonly state: 'pending' | 'active' | 'cooling' | 'quarantined' | 'revoked'
+  readonly egress: string
+  readonly generation: number
+  readonly subject: string | undefined
+  readonly scopes: readonly string[] | undefined
+  readonly issuedAt: number | undefined
+  readonly expiresAt: number | undefined
+  readonly refreshAt: number | undefined
+  readonly uses: number
+  readonly inFlight: number
+  readonly limits: readonly { readonly limit: string; readonly used: number; readonly max: number }[]
+  readonly cooldownUntil: number | undefined
+  readonly lastError: string | undefined
+}
+
+export interface PoolStatus {
+  readonly name: string
+  readonly targets: readonly string[]
+  readonly status: 'healthy' | 'degraded' | 'exhausted'
+  readonly tokens: Readonly<Record<'active' | 'cooling' | 'quarantined' | 'pending' | 'revoked', number>>
+  /** Over tokens whose end is known; undefined when there is none. */
+  readonly avgTtlRemainingSeconds: number | undefined
+  /** 0 to 1; undefined before the first refresh. */
+  readonly refreshSuccessRate: number | undefined
+  /** Requests of the last minute ÷ tokens in use. */
+  readonly requestsPerTokenPerMinute: number
+  /** Refreshes ÷ requests since start; the first fetch of a token counts too. 0 before the first request. */
+  readonly authOverhead: number
+  readonly waiting: number
+  readonly credentials: readonly CredentialStatus[]
+}
