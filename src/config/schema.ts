@@ -1,281 +1,300 @@
 import { z } from 'zod'
-import { parseTarget } from '../lib/authority.ts'
-import { Secret } from '../lib/secret.ts'
-import { parseDuration, parseRate, parseSize } from '../lib/units.ts'
+import {
+  cidr,
+  clientName,
+  duration,
+  egressUrl,
+  fieldName,
+  headerName,
+  headers,
+  headerText,
+  httpUrl,
+  listenAddress,
+  literalOrRegex,
+  name,
+  object,
+  pointer,
+  rate,
+  regex,
+  sealKey,
+  secret,
+  size,
+  target,
+  timeout,
+  token,
+  tunnelPattern,
+} from './values.ts'
 
 /**
  * The configuration's schema: what it accepts, its defaults, and the typed values that the rest of the
- * program gets (durations in ms, sizes in bytes, secrets wrapped). `config.schema.json` is made from it.
+ * program gets (durations in ms, sizes in bytes, secrets wrapped). `config.schema.json` and the tables of
+ * `docs/configuration.md` are made from it. Rules that look at two places at once stand in `cross-check.ts`.
  */
 
-const parsed = <T>(read: (text: string) => T | undefined, expected: string) =>
-  z.string().transform((text, context) => {
-    const value = read(text)
-    if (value === undefined) {
-      context.addIssue({ code: 'custom', message: `expected ${expected}` })
-      return z.NEVER
-    }
-    return value
-  })
-
-const duration = parsed(parseDuration, 'a duration such as "250ms", "30s", "5m", "1h" or "1d"')
-const size = parsed(parseSize, 'a size such as "64KiB" or "10MiB"')
-const rate = parsed(parseRate, 'a rate such as "10/s", "450/m", "100/10s" or "10000/d"')
-const secret = z
-  .string()
-  .min(1, 'expected a non-empty string')
-  .transform((text) => new Secret(text))
-
-/** Bearer tokens travel in a header: outer white space goes, control characters are refused. */
-const CONTROL = /[\x00-\x1f\x7f]/
-const token = z
-  .string()
-  .transform((text) => text.trim())
-  .refine(
-    (text) => text !== '' && !CONTROL.test(text),
-    'expected a token without control characters',
+const egress = z
+  .union(
+    [
+      egressUrl.transform((url) => ({ url, probe: undefined, expect: undefined })),
+      object({
+        url: egressUrl.describe('direct:, local://ADDRESS, http://…, https://… or socks5://…'),
+        probe: httpUrl.optional().describe('URL that answers with the address it sees'),
+        expect: cidr.optional().describe('IP or CIDR that the probed address must be in'),
+      }),
+    ],
+    { error: 'expected an egress URL, or { "url", "probe", "expect" }' },
   )
-  .transform((text) => new Secret(text))
+  .describe('a way out: a URL, or an object with one')
 
-const listenAddress = parsed((text) => {
-  const match = /^(?:(\[[0-9a-fA-F:.]+\]|[^:[\]]+):)?(\d{1,5})$/.exec(text)
-  if (!match || Number(match[2]) > 65535) return undefined
-  return { host: (match[1] ?? '127.0.0.1').replace(/^\[|\]$/g, ''), port: Number(match[2]) }
-}, 'HOST:PORT')
+const inject = z.union(
+  [
+    object({
+      header: headerName.describe('header that carries the token'),
+      value: headerText.default('Bearer {token}').describe('template'),
+    }),
+    object({
+      query: z.string().min(1, 'expected a name').describe('query parameter'),
+      value: z.string().default('{token}').describe('template'),
+    }),
+    object({
+      cookie: headerName.describe('cookie'),
+      value: headerText.default('{token}').describe('template'),
+    }),
+  ],
+  { error: 'expected one of { "header", "value" }, { "query", "value" }, { "cookie", "value" }' },
+)
 
-const target = z.string().superRefine((text, context) => {
-  const result = parseTarget(text)
-  if (typeof result === 'string') context.addIssue({ code: 'custom', message: result })
-})
-
-const headerName = z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, 'expected a header name')
-const headerText = z
-  .string()
-  .regex(/^[^\x00-\x08\x0a-\x1f\x7f]*$/, 'expected no control characters')
-const headers = z.record(headerName, headerText)
-const name = z
-  .string()
-  .regex(/^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$/, 'expected letters, digits, . _ @ + -')
-const regex = z.string().superRefine((text, context) => {
-  try {
-    new RegExp(text)
-  } catch {
-    context.addIssue({ code: 'custom', message: 'expected a regular expression' })
-  }
-})
-
-const EGRESS_URL = /^(direct:|local:\/\/.+|https?:\/\/.+|socks5h?:\/\/.+)$/
-const egressUrl = z
-  .string()
-  .regex(EGRESS_URL, 'expected direct:, local://ADDRESS, http://…, https://… or socks5://…')
-  .refine(
-    (text) => text === 'direct:' || URL.canParse(text.replace(/^local:/, 'http:')),
-    'expected a URL',
-  )
-  .transform((text) => new Secret(text))
-const egress = z.union([
-  egressUrl.transform((url) => ({ url, probe: undefined, expect: undefined })),
-  z.strictObject({
-    url: egressUrl,
-    probe: z.url().optional().describe('URL that answers with the address it sees'),
-    expect: z.string().optional().describe('IP or CIDR that the probed address must be in'),
-  }),
-])
-
-const inject = z.union([
-  z.strictObject({ header: headerName, value: headerText.default('Bearer {token}') }),
-  z.strictObject({ query: z.string().min(1), value: z.string().default('{token}') }),
-  z.strictObject({ cookie: headerName, value: headerText.default('{token}') }),
-])
-
-const matcher = z.strictObject({
-  status: z.union([z.int(), z.array(z.int()).min(1)]).optional(),
-  header: z.record(headerName, regex).optional(),
+const status = z.int().min(100).max(999)
+const matcher = object({
+  status: z
+    .union([status, z.array(status).min(1)], { error: 'expected a status or a list of statuses' })
+    .optional()
+    .describe('status, or a list of them'),
+  header: z.record(fieldName, regex).optional().describe('header name → regular expression'),
   json: z
     .record(
       z.string().regex(/^(\/.*)?$/, 'expected a JSON pointer'),
-      z.union([z.string(), z.number(), z.boolean(), z.null()]),
+      z.union([literalOrRegex, z.number(), z.boolean(), z.null()], {
+        error: 'expected a string, a number, true, false or null',
+      }),
     )
-    .optional(),
+    .optional()
+    .describe('JSON pointer → value, or "/REGEX/"'),
 })
 
-const limits = z.strictObject({
-  rate: z.array(rate).default([]).describe('strict in every sliding window, counted at dispatch'),
-  concurrency: z.int().min(1).optional(),
-  uses: z.int().min(1).optional().describe('a token is retired after that many'),
+const limits = object({
+  rate: z
+    .array(rate)
+    .default([])
+    .describe('most requests in any window, e.g. "10/s"; strict in each, counted at dispatch'),
+  concurrency: z.int().min(1).optional().describe('most requests in flight'),
+  uses: z.int().min(1).optional().describe('a token is retired after that many requests'),
 })
 
-const staticSource = z.strictObject({
+const staticSource = object({
   type: z.literal('static'),
-  token,
-  expiresAt: z.iso.datetime({ offset: true }).optional(),
+  token: token.describe('the token itself; better as ${env:NAME} or ${file:PATH}'),
+  expiresAt: z.iso
+    .datetime({ offset: true, error: 'expected a time such as "2030-01-31T12:00:00Z"' })
+    .optional()
+    .describe('when it ends, if it is not a JWT that tells'),
 })
-const fileSource = z.strictObject({
+const fileSource = object({
   type: z.literal('file'),
-  path: z.string().min(1),
-  pointer: z
-    .string()
-    .regex(/^\/.*$/, 'expected a JSON pointer')
-    .optional(),
+  path: z.string().min(1, 'expected a path').describe('file that holds the token; watched'),
+  pointer: pointer.optional().describe('where the token stands when the file is JSON'),
 })
-const oauth2Source = z
-  .strictObject({
-    type: z.literal('oauth2'),
-    grant: z.enum(['client_credentials', 'refresh_token']),
-    issuer: z.url().optional(),
-    tokenUrl: z.url().optional(),
-    clientId: z.string().min(1),
-    clientSecret: secret.optional(),
-    clientAuth: z
-      .enum(['basic', 'post', 'none'])
-      .optional()
-      .describe('default: basic with a secret, else none'),
-    scope: z.string().optional(),
-    audience: z.string().optional(),
-    resource: z.string().optional(),
-    refreshToken: secret.optional(),
-    extra: z
-      .record(z.string(), z.string())
-      .optional()
-      .describe('further parameters of the token request'),
-  })
-  .superRefine((source, context) => {
-    if ((source.issuer === undefined) === (source.tokenUrl === undefined)) {
-      context.addIssue({ code: 'custom', message: 'expected either issuer or tokenUrl' })
-    }
-    if (source.grant === 'refresh_token' && !source.refreshToken) {
-      context.addIssue({
-        code: 'custom',
-        path: ['refreshToken'],
-        message: 'expected a refresh token for this grant',
-      })
-    }
-    if (source.clientAuth && source.clientAuth !== 'none' && !source.clientSecret) {
-      context.addIssue({
-        code: 'custom',
-        path: ['clientSecret'],
-        message: `expected a secret for clientAuth ${source.clientAuth}`,
-      })
-    }
-  })
-const source = z.discriminatedUnion('type', [staticSource, fileSource, oauth2Source])
-
-const credential = z.strictObject({
-  id: name,
-  egress: z.string().optional(),
-  headers: headers.optional(),
-  limits: limits.optional(),
-  labels: z.record(z.string(), z.string()).optional(),
-  vars: z.record(z.string(), z.string()).optional(),
-  source,
+const oauth2Source = object({
+  type: z.literal('oauth2'),
+  grant: z.enum(['client_credentials', 'refresh_token']).describe('OAuth 2.0 grant'),
+  issuer: httpUrl.optional().describe('issuer whose metadata names the token endpoint'),
+  tokenUrl: httpUrl.optional().describe('token endpoint, instead of issuer'),
+  clientId: z.string().min(1, 'expected a client id').describe('client id'),
+  clientSecret: secret.optional().describe('client secret'),
+  clientAuth: z
+    .enum(['basic', 'post', 'none'])
+    .optional()
+    .describe('how the client shows who it is; default: basic with a secret, else none'),
+  scope: z.string().optional().describe('scopes to ask for, separated by spaces'),
+  audience: z.string().optional().describe('audience to ask for'),
+  resource: z.string().optional().describe('resource to ask for (RFC 8707)'),
+  refreshToken: secret.optional().describe('first refresh token; later ones are kept in the store'),
+  extra: z
+    .record(z.string(), z.string())
+    .optional()
+    .describe('further parameters of the token request'),
+})
+const source = z.discriminatedUnion('type', [staticSource, fileSource, oauth2Source], {
+  error: 'expected one of "static", "file", "oauth2"',
 })
 
-const pool = z.strictObject({
-  targets: z.array(target).min(1, 'expected at least one target'),
-  inject: inject.default({ header: 'authorization', value: 'Bearer {token}' }),
-  limits: limits.prefault({}),
-  select: z.enum(['least-used', 'round-robin', 'fill-first', 'sticky']).default('least-used'),
-  queue: z
-    .strictObject({ wait: duration.prefault('30s'), max: z.int().min(0).default(10_000) })
-    .prefault({}),
-  refresh: z
-    .strictObject({
-      ahead: z
-        .number()
-        .gt(0)
-        .lt(1)
-        .default(0.1)
-        .describe('share of lifetime left at which to renew'),
-      floor: duration.prefault('30s').describe('least lead, never more than half the lifetime'),
-      timeout: duration.prefault('30s'),
-      minInterval: duration.prefault('5s'),
-    })
-    .prefault({}),
-  expired: z.array(matcher).default([{ status: 401 }]),
+const credential = object({
+  id: name.describe('name, unique within the pool'),
+  egress: z.string().optional().describe('the only egress it may use; default: one of the pool’s'),
+  headers: headers.optional().describe('headers fixed for it, on data and on refresh'),
+  limits: limits.optional().describe('its own limits, instead of the pool’s'),
+  labels: z.record(z.string(), z.string()).optional().describe('free text for the operator'),
+  vars: z.record(z.string(), z.string()).optional().describe('values for templates'),
+  source: source.describe('where its token comes from'),
+})
+
+const pool = object({
+  targets: z
+    .array(target)
+    .min(1, 'expected at least one target')
+    .describe('what it serves: [scheme://]host[:port][/path-glob]; https and 443 unless written'),
+  inject: inject
+    .default({ header: 'authorization', value: 'Bearer {token}' })
+    .describe('where the token goes; replaces what the client sent by that name'),
+  limits: limits.prefault({}).describe('limits of each credential'),
+  select: z
+    .enum(['least-used', 'round-robin', 'fill-first', 'sticky'])
+    .default('least-used')
+    .describe('how a credential is chosen'),
+  queue: object({
+    wait: duration.prefault('30s').describe('how long a request may wait for a token'),
+    max: z.int().min(0).default(10_000).describe('how many may wait'),
+  })
+    .prefault({})
+    .describe('waiting for a token'),
+  refresh: object({
+    ahead: z
+      .number()
+      .gt(0)
+      .lt(1)
+      .default(0.1)
+      .describe('share of the lifetime left at which to renew'),
+    floor: duration.prefault('30s').describe('least lead, never more than half the lifetime'),
+    timeout: timeout.prefault('30s').describe('for each try'),
+    minInterval: duration
+      .prefault('5s')
+      .describe('least gap between refreshes that responses force on one credential'),
+  })
+    .prefault({})
+    .describe('renewal ahead of expiry'),
+  expired: z
+    .array(matcher)
+    .default([{ status: 401 }])
+    .describe('responses that mean: this token has expired'),
   limited: z
     .array(matcher)
-    .default([{ status: 429 }, { status: 503, header: { 'retry-after': '.' } }]),
+    .default([{ status: 429 }, { status: 503, header: { 'retry-after': '.' } }])
+    .describe('responses that mean: this token has reached a limit'),
   denied: z
     .array(matcher)
-    .default([{ status: 403, header: { 'www-authenticate': 'insufficient_scope' } }]),
-  replay: z
-    .strictObject({
-      attempts: z.int().min(0).max(10).default(2),
-      memory: size.prefault('1MiB'),
-      disk: size.prefault('64MiB'),
-    })
-    .prefault({}),
-  quarantine: z
-    .strictObject({ base: duration.prefault('30s'), max: duration.prefault('30m') })
-    .prefault({}),
-  egress: z.array(z.string()).min(1).default(['direct']),
-  headers: headers.optional(),
-  credentials: z.array(credential).min(1, 'expected at least one credential'),
+    .default([{ status: 403, header: { 'www-authenticate': 'insufficient_scope' } }])
+    .describe('responses that mean: this token lacks a scope'),
+  replay: object({
+    attempts: z.int().min(0).max(10).default(2).describe('replays of one request'),
+    memory: size.prefault('1MiB').describe('body kept in memory'),
+    disk: size.prefault('64MiB').describe('then on disk, deleted after'),
+  })
+    .prefault({})
+    .describe('sending a request again with a live token'),
+  quarantine: object({
+    base: timeout.prefault('30s').describe('first rest'),
+    max: timeout.prefault('30m').describe('longest rest'),
+  })
+    .prefault({})
+    .describe('back-off of a failing credential'),
+  egress: z
+    .array(z.string())
+    .min(1, 'expected at least one egress')
+    .default(['direct'])
+    .describe('egresses to spread unpinned credentials over; the choice is kept'),
+  headers: headers.optional().describe('headers fixed for the pool'),
+  credentials: z
+    .array(credential)
+    .min(1, 'expected at least one credential')
+    .describe('the accounts'),
 })
 
-export const configSchema = z.strictObject({
-  $schema: z.string().optional(),
-  listen: listenAddress.prefault('127.0.0.1:8080'),
-  admin: z
-    .strictObject({ listen: listenAddress.prefault('127.0.0.1:8081'), token: secret.optional() })
-    .prefault({}),
-  ca: z
-    .strictObject({ dir: z.string().default('certs'), nameConstraints: z.boolean().default(true) })
-    .prefault({}),
+export const configSchema = object({
+  $schema: z.string().optional().describe('config.schema.json, for the editor'),
+  listen: listenAddress.prefault('127.0.0.1:8080').describe('proxy address; port 0 = any free'),
+  admin: object({
+    listen: listenAddress.prefault('127.0.0.1:8081').describe('admin API and dashboard'),
+    token: token.optional().describe('admin token; default: one is generated into the data folder'),
+  })
+    .prefault({})
+    .describe('admin API and dashboard'),
+  ca: object({
+    dir: z.string().min(1, 'expected a folder').default('certs').describe('folder of the CA'),
+    nameConstraints: z.boolean().default(true).describe('limit the CA to the mapped names'),
+  })
+    .prefault({})
+    .describe('the private CA that intercepts'),
   store: z
     .string()
     .regex(/^(memory:|file:.+)$/, 'expected memory: or file:PATH')
-    .default('file:data/cupbearer.db'),
-  storeKey: secret.optional(),
+    .meta({ pattern: '^(memory:|file:.+|.*\\$\\{(env|file):.*)$' })
+    .default('file:data/cupbearer.db')
+    .describe('where state is kept: memory: or file:PATH'),
+  storeKey: sealKey
+    .optional()
+    .describe('key for sealing at rest, 32 bytes in base64; default: a generated key file'),
   clients: z
     .record(
-      name,
-      z.strictObject({
-        password: secret,
-        pools: z.array(z.string()).optional(),
-        lease: z.boolean().default(false),
+      clientName,
+      object({
+        password: secret.describe('password of Proxy-Authorization: Basic'),
+        pools: z.array(z.string()).optional().describe('pools it may use; default: all'),
+        lease: z.boolean().default(false).describe('whether it may ask for leases'),
       }),
     )
-    .default({}),
-  egress: z.record(name, egress).default({}),
-  passthrough: z
-    .strictObject({
-      action: z.enum(['tunnel', 'deny']).default('tunnel'),
-      egress: z.string().default('direct'),
-      allow: z.array(z.string()).default([]),
-      deny: z.array(z.string()).default([]),
-    })
-    .prefault({}),
-  upstream: z
-    .strictObject({
-      ca: z.array(z.string()).default([]),
-      resolve: z.record(z.string(), z.string()).default({}),
-      connectTimeout: duration.prefault('10s'),
-      headersTimeout: duration.prefault('60s'),
-      bodyTimeout: duration.prefault('5m'),
-      http2: z.boolean().default(true),
-    })
-    .prefault({}),
-  server: z
-    .strictObject({
-      headersTimeout: duration.prefault('15s'),
-      idleTimeout: duration.prefault('5m'),
-      maxHeaderSize: size.prefault('16KiB'),
-      maxConnections: z.int().min(1).default(10_000),
-      drainTimeout: duration.prefault('30s'),
-    })
-    .prefault({}),
-  trace: z.strictObject({ capacity: z.int().min(1).max(1_000_000).default(2000) }).prefault({}),
-  log: z
-    .strictObject({
-      level: z.enum(['silent', 'error', 'warn', 'info', 'debug', 'trace']).default('info'),
-      format: z
-        .enum(['pretty', 'json'])
-        .optional()
-        .describe('default: pretty on a terminal, else json'),
-    })
-    .prefault({}),
-  pools: z.record(name, pool).default({}),
+    .default({})
+    .describe('who may use the proxy; once there is one, every request must authenticate'),
+  egress: z.record(name, egress).default({}).describe('named ways out; direct always exists'),
+  passthrough: object({
+    action: z.enum(['tunnel', 'deny']).default('tunnel').describe('what happens to them'),
+    egress: z.string().default('direct').describe('egress of the tunnels'),
+    allow: z.array(tunnelPattern).default([]).describe('host patterns and CIDRs to let through'),
+    deny: z.array(tunnelPattern).default([]).describe('host patterns and CIDRs to refuse'),
+  })
+    .prefault({})
+    .describe('hosts that no pool covers'),
+  upstream: object({
+    ca: z.array(z.string().min(1, 'expected a path')).default([]).describe('extra CA files (PEM)'),
+    resolve: z
+      .record(z.string(), z.string())
+      .default({})
+      .describe('host → IP address, like curl --resolve'),
+    connectTimeout: timeout.prefault('10s').describe('to connect, TLS included'),
+    headersTimeout: timeout.prefault('60s').describe('to the response’s header'),
+    bodyTimeout: timeout.prefault('5m').describe('between two pieces of a body'),
+    http2: z.boolean().default(true).describe('whether HTTP/2 may be spoken'),
+  })
+    .prefault({})
+    .describe('everything that Cupbearer dials'),
+  server: object({
+    headersTimeout: timeout.prefault('15s').describe('to a whole request header, handshake too'),
+    idleTimeout: timeout.prefault('5m').describe('between requests; tunnels silent both ways'),
+    maxHeaderSize: size
+      .refine((bytes) => bytes >= 1024 && bytes <= 2 ** 20, 'expected a size from 1KiB to 1MiB')
+      .prefault('16KiB')
+      .describe('of a request'),
+    maxConnections: z.int().min(1).default(10_000).describe('of clients'),
+    drainTimeout: duration.prefault('30s').describe('for requests in flight at the end'),
+  })
+    .prefault({})
+    .describe('bounds on the client side'),
+  trace: object({
+    capacity: z.int().min(1).max(1_000_000).default(2000).describe('requests to remember'),
+  })
+    .prefault({})
+    .describe('the record of requests'),
+  log: object({
+    level: z
+      .enum(['silent', 'error', 'warn', 'info', 'debug', 'trace'])
+      .default('info')
+      .describe('least weight that is logged'),
+    format: z
+      .enum(['pretty', 'json'])
+      .optional()
+      .describe('default: pretty on a terminal, else json'),
+  })
+    .prefault({})
+    .describe('logs, on standard error'),
+  pools: z.record(name, pool).default({}).describe('targets and the credentials that serve them'),
 })
 
 type Parsed = z.output<typeof configSchema>

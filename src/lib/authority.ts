@@ -63,6 +63,8 @@ export interface Target {
   /** `*.host`: any depth of subdomain, never the apex. */
   readonly wildcard: boolean
   readonly port: number
+  /** Whether the port stands in the pattern; else it is the scheme's own. */
+  readonly portWritten: boolean
   /** Path glob that starts with `/`; undefined covers every path. */
   readonly path: string | undefined
 }
@@ -85,7 +87,7 @@ export function parseTarget(text: string): Target | string {
       : match[4]
   if (path !== undefined && /[?#\s]/.test(path))
     return 'expected a path glob without query or fragment'
-  return { text, scheme, host, wildcard, port, path }
+  return { text, scheme, host, wildcard, port, portWritten: match[3] !== undefined, path }
 }
 
 /** Whether a pattern's host covers a normalised host. */

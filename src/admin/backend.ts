@@ -1,0 +1,42 @@
+import type { Events } from '../events.ts'
+import type { PoolStatus } from '../pool/lease.ts'
+
+/** What an operator can do to one credential. */
+export const CREDENTIAL_ACTIONS = ['refresh', 'quarantine', 'release', 'forget'] as const
+
+export type CredentialAction = (typeof CREDENTIAL_ACTIONS)[number]
+
+/** Which traces to list; every field given must match. */
+export interface TraceQuery {
+  readonly pool?: string | undefined
+  readonly credential?: string | undefined
+  readonly status?: number | undefined
+  readonly verdict?: string | undefined
+  /** ms since the epoch. */
+  readonly since?: number | undefined
+  readonly limit?: number | undefined
+}
+
+/** All that the admin API knows of the running proxy. */
+export interface AdminBackend {
+  pools(): readonly PoolStatus[]
+  /**
+   * Acts on one credential; `unknown` when there is no such pool or credential.
+   * Rejects with a `CupbearerError` when the action could not be done.
+   */
+  act(pool: string, credential: string, action: CredentialAction): Promise<'done' | 'unknown'>
+  readonly traces: {
+    list(query: TraceQuery): readonly unknown[]
+    get(id: string): unknown
+    /** Returns the end of the subscription. */
+    subscribe(listener: (trace: unknown) => void): () => void
+  }
+  ready(): { readonly ready: boolean; readonly reasons: readonly string[] }
+  metrics(): Promise<{ readonly text: string; readonly contentType: string }>
+  caPem(): string
+  /** Where clients reach the proxy, `http://host:port`. */
+  proxyUrl(): string
+  /** The address that an egress was last seen to have; undefined when it was never probed. */
+  egressAddress(egress: string): string | undefined
+  readonly events: Events
+}

@@ -1,0 +1,86 @@
+import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import { normalizeHost, parseAuthority } from '../lib/authority.ts'
+import type { Secret } from '../lib/secret.ts'
+import type { AuthThrottle } from '../lib/throttle.ts'
+import { AdminError } from './problem.ts'
+
+/** Sent with every answer; the dashboard loads nothing but its own files and runs nothing inline. */
+export const SECURITY_HEADERS = {
+  'content-security-policy':
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store',
+} as const
+
+/** Whether a listener on this host can be reached from this machine only. */
+export function isLoopback(host: string): boolean {
+  const name = normalizeHost(host) ?? host
+  return name === 'localhost' || name === '::1' || /^(::ffff:)?127\./.test(name)
+}
+
+/**
+ * Refuses a `Host` that isn't the listener's own. A page of a stranger's whose name was rebound to this address
+ * comes with the stranger's name here, and that is all that tells it from the operator.
+ */
+export function checkHost(request: IncomingMessage, listenHost: string): void {
+  const { localAddress, localPort } = request.socket
+  const asked = parseAuthority(request.headers.host ?? '', 80)
+  const own = [listenHost, localAddress?.replace(/^::ffff:/, ''), 'localhost']
+  if (
+    !asked ||
+    asked.port !== localPort ||
+    !own.some((host) => host !== undefined && normalizeHost(host) === asked.host)
+  ) {
+    throw new AdminError('AUTHORITY_MISMATCH', 'Host is not this listener')
+  }
+}
+
+/** Refuses a state change that a page of another origin asks for; programs send neither header. */
+export function checkOrigin(headers: IncomingHttpHeaders): void {
+  const site = headers['sec-fetch-site']
+  const foreignSite = site !== undefined && site !== 'same-origin' && site !== 'none'
+  const foreignOrigin = headers.origin !== undefined && headers.origin !== `http://${headers.host}`
+  if (foreignSite || foreignOrigin) {
+    throw new AdminError('ORIGIN_DENIED', 'state changes are refused to other origins')
+  }
+}
+
+/** Checks `Authorization: Bearer ADMIN-TOKEN` (RFC 6750 §2.1), in constant time and behind the throttle. */
+export class TokenGuard {
+  readonly #digest: Buffer
+  readonly #throttle: AuthThrottle
+
+  constructor(token: Secret, throttle: AuthThrottle) {
+    this.#digest = digest(token.reveal())
+    this.#throttle = throttle
+  }
+
+  check(authorization: string | undefined, socket: Socket): void {
+    if (authorization === undefined) {
+      throw new AdminError('UNAUTHENTICATED', 'the admin token is required')
+    }
+    const address = socket.remoteAddress ?? ''
+    const retryAfterMs = this.#throttle.check(address)
+    if (retryAfterMs !== undefined) {
+      throw new AdminError('TOO_MANY_ATTEMPTS', 'too many failed attempts from this address', {
+        retryAfterMs,
+      })
+    }
+    const presented = /^Bearer +(\S+) *$/i.exec(authorization)?.[1] ?? ''
+    if (timingSafeEqual(digest(presented), this.#digest)) {
+      this.#throttle.succeeded(address)
+      return
+    }
+    this.#throttle.failed(address)
+    throw new AdminError('UNAUTHENTICATED', 'the admin token is wrong')
+  }
+}
+
+/** Equal lengths for the comparison, whatever was presented. */
+function digest(text: string): Buffer {
+  return createHash('sha256').update(text).digest()
+}

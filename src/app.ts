@@ -1,0 +1,400 @@
+import { rm } from 'node:fs/promises'
+import { type AddressInfo, isIP } from 'node:net'
+import { join } from 'node:path'
+import type { CredentialAction } from './admin/backend.ts'
+import { startAdmin } from './admin/server.ts'
+import { adminToken } from './admin/token.ts'
+import { openAuthority } from './ca/authority.ts'
+import { LeafCache } from './ca/leaf.ts'
+import type { Config } from './config/schema.ts'
+import { Egresses } from './egress/egress.ts'
+import { ConfigError } from './errors.ts'
+import { Events } from './events.ts'
+import { Exchange, type ExchangeRuntime } from './exchange/exchange.ts'
+import { formatAuthority, parseTarget, type Target } from './lib/authority.ts'
+import { type Clock, systemClock } from './lib/clock.ts'
+import { privateFolder, replaceFile } from './lib/files.ts'
+import type { Logger } from './lib/log.ts'
+import { Secret } from './lib/secret.ts'
+import { AuthThrottle } from './lib/throttle.ts'
+import { createMetrics } from './metrics.ts'
+import type { PoolStatus } from './pool/lease.ts'
+import { Pool } from './pool/pool.ts'
+import { ClientAuth } from './proxy/client-auth.ts'
+import { OwnAddresses } from './proxy/own-addresses.ts'
+import { Front, type FrontRuntime } from './proxy/server.ts'
+import { Injector } from './route/inject.ts'
+import { Router } from './route/match.ts'
+import { PassthroughPolicy } from './route/passthrough.ts'
+import { Judge } from './route/verdict.ts'
+import { createSource, sourceFingerprint } from './sources/table.ts'
+import { openStore } from './store/open.ts'
+import { logEvents } from './trace/event-log.ts'
+import { TraceRecorder } from './trace/recorder.ts'
+
+export interface Cupbearer {
+  readonly proxyUrl: string
+  readonly adminUrl: string
+  readonly caPath: string
+  /** Reads the configuration anew and swaps it in as a whole, or keeps the old one and says why. */
+  reload(): Promise<{ applied: boolean; problems: readonly string[] }>
+  /** Drains within `server.drainTimeout`, then closes; with `force` at once. */
+  stop(options?: { force?: boolean }): Promise<void>
+}
+
+export interface CupbearerOptions {
+  readonly config: Config
+  readonly log: Logger
+  /** Where `reload` gets the new configuration; without it nothing can be reloaded. */
+  readonly reloadFrom?: () => Promise<Config>
+  readonly clock?: Clock
+}
+
+/** Failed authentications are remembered for that many addresses. */
+const MAX_THROTTLED_ADDRESSES = 10_000
+
+/** What only a restart can change. */
+const FIXED = ['listen', 'admin', 'store', 'storeKey', 'server'] as const
+
+/**
+ * Builds everything from a configuration and starts it.
+ * Throws `CupbearerError`: a store that is corrupt or in use, a CA that cannot be read, a port that is taken.
+ */
+export async function createCupbearer(options: CupbearerOptions): Promise<Cupbearer> {
+  const app = new App(options)
+  try {
+    await app.start()
+  } catch (error) {
+    await app.stop({ force: true })
+    throw error
+  }
+  return app
+}
+
+class App implements Cupbearer {
+  readonly #log: Logger
+  readonly #clock: Clock
+  readonly #reloadFrom: (() => Promise<Config>) | undefined
+  readonly #events = new Events()
+  readonly #own = new OwnAddresses()
+  readonly #throttle: AuthThrottle
+  /** What has been opened, closed in reverse. */
+  readonly #closers: (() => Promise<void> | void)[] = []
+  readonly #pools = new Map<string, Pool>()
+  #config: Config
+  #egresses!: Egresses
+  #exchange!: Exchange
+  #front!: Front
+  #leaves!: LeafCache
+  #openPool!: (name: string) => Promise<Pool>
+  #passthrough!: PassthroughPolicy
+  #reloading: Promise<unknown> = Promise.resolve()
+  #stopping: Promise<void> | undefined
+  #caPem = ''
+  #draining = false
+  proxyUrl = ''
+  adminUrl = ''
+  caPath = ''
+
+  constructor(options: CupbearerOptions) {
+    this.#config = options.config
+    this.#log = options.log
+    this.#clock = options.clock ?? systemClock
+    this.#reloadFrom = options.reloadFrom
+    this.#throttle = new AuthThrottle(this.#clock, { maxEntries: MAX_THROTTLED_ADDRESSES })
+  }
+
+  async start(): Promise<void> {
+    const config = this.#config
+    await privateFolder(config.dataDir)
+    const store = await openStore(config.store, { key: config.storeKey, clock: this.#clock })
+    this.#closers.push(() => store.close())
+    await this.#openCa(config)
+    this.#passthrough = passthroughOf(config)
+    this.#egresses = new Egresses({
+      egress: config.egress,
+      upstream: config.upstream,
+      forbidden: (address, port) => this.#own.includes(address, port),
+      passthrough: (authority, address) => this.#passthrough.permits(authority, address),
+      events: this.#events,
+      clock: this.#clock,
+    })
+    this.#closers.push(() => this.#egresses.close())
+    this.#openPool = (name) =>
+      Pool.open({
+        name,
+        config: this.#config.pools[name] as Config['pools'][string],
+        clock: this.#clock,
+        store,
+        events: this.#events,
+        createSource,
+        fingerprint: sourceFingerprint,
+        fetchFor: (egress, key) => this.#egresses.fetch(egress, key),
+        log: this.#log,
+      })
+    this.#closers.push(() => this.#closePools([...this.#pools.keys()]))
+    for (const name of Object.keys(config.pools)) this.#pools.set(name, await this.#openPool(name))
+
+    const events = this.#events
+    const recorder = new TraceRecorder(events, {
+      capacity: config.trace.capacity,
+      secretParameters: () => injectedParameters(this.#config),
+    })
+    const metrics = createMetrics(
+      events,
+      () => this.#status(),
+      () => this.#egresses.names().map((name) => ({ name, up: this.#egresses.isUp(name) })),
+    )
+    this.#closers.push(
+      () => recorder.close(),
+      () => metrics.close(),
+    )
+    logEvents(events, this.#log)
+
+    this.#exchange = new Exchange({
+      egresses: this.#egresses,
+      events,
+      clock: this.#clock,
+      runtime: this.#exchangeRuntime(),
+    })
+    this.#front = new Front({
+      server: config.server,
+      longestSilence: Math.max(config.upstream.bodyTimeout, config.upstream.headersTimeout),
+      exchange: this.#exchange,
+      egresses: this.#egresses,
+      events,
+      clock: this.#clock,
+      log: this.#log,
+      runtime: this.#frontRuntime(),
+    })
+    this.#closers.push(() => this.#front.cut())
+    this.proxyUrl = urlOf(this.#opened(await this.#front.open(config.listen)))
+    const token = await adminToken(config.dataDir, config.admin.token)
+    const admin = await startAdmin({
+      listen: config.admin.listen,
+      token,
+      log: this.#log,
+      clock: this.#clock,
+      backend: {
+        pools: () => this.#status(),
+        act: (pool, credential, action) => this.#act(pool, credential, action),
+        traces: recorder,
+        ready: () => this.#ready(),
+        metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
+        caPem: () => this.#caPem,
+        proxyUrl: () => this.proxyUrl,
+        egressAddress: () => undefined,
+        events,
+      },
+    })
+    this.#closers.push(() => admin.close())
+    this.#own.add({ address: config.admin.listen.host, port: admin.port })
+    this.adminUrl = admin.url
+    const running = join(config.dataDir, 'running.json')
+    await replaceFile(
+      running,
+      `${JSON.stringify({ pid: process.pid, proxy: this.proxyUrl, admin: this.adminUrl, ca: this.caPath })}\n`,
+      0o600,
+    )
+    this.#closers.push(() => rm(running, { force: true }))
+  }
+
+  async reload(): Promise<{ applied: boolean; problems: readonly string[] }> {
+    // One at a time, in the order asked for.
+    const result = this.#reloading.then(() => this.#reload())
+    this.#reloading = result
+    return result
+  }
+
+  async #reload(): Promise<{ applied: boolean; problems: readonly string[] }> {
+    const outcome = (applied: boolean, problems: readonly string[]) => {
+      this.#events.emit('config', { time: this.#clock.now(), applied, problems })
+      if (applied)
+        this.#log.info(
+          { notes: problems.length > 0 ? problems : undefined },
+          'configuration applied',
+        )
+      else this.#log.error({ problems }, 'configuration refused, the old one stays in force')
+      return { applied, problems }
+    }
+    if (!this.#reloadFrom || this.#stopping) return outcome(false, ['nothing to reload from'])
+    try {
+      const config = await this.#reloadFrom()
+      const fixed = FIXED.filter(
+        (key) => fingerprintOf(config[key]) !== fingerprintOf(this.#config[key]),
+      )
+      await this.#apply(config)
+      return outcome(
+        true,
+        fixed.map((key) => `${key} changed: that takes a restart`),
+      )
+    } catch (error) {
+      if (error instanceof ConfigError) {
+        return outcome(
+          false,
+          error.issues.map((issue) => `${issue.path}: ${issue.message}`),
+        )
+      }
+      return outcome(false, [(error as Error).message])
+    }
+  }
+
+  async #apply(config: Config): Promise<void> {
+    // What can be refused comes first; after it nothing throws.
+    new Router(config.pools)
+    this.#egresses.apply(config.egress, config.upstream)
+    await this.#openCa(config)
+    this.#config = config
+    this.#passthrough = passthroughOf(config)
+    for (const [name, pool] of Object.entries(config.pools)) {
+      const running = this.#pools.get(name)
+      if (running) await running.apply(pool)
+      else this.#pools.set(name, await this.#openPool(name))
+    }
+    this.#exchange.apply(this.#exchangeRuntime())
+    this.#front.apply(this.#frontRuntime())
+    await this.#closePools([...this.#pools.keys()].filter((name) => !(name in config.pools)))
+  }
+
+  stop(options: { force?: boolean } = {}): Promise<void> {
+    if (options.force) this.#front?.cut()
+    this.#stopping ??= this.#stop(options.force ?? false)
+    return this.#stopping
+  }
+
+  async #stop(force: boolean): Promise<void> {
+    this.#draining = true
+    if (this.#front && !force) {
+      const drained = this.#front.drain()
+      let cancel = () => {}
+      const late = new Promise<'late'>((resolve) => {
+        cancel = this.#clock.schedule(this.#config.server.drainTimeout, () => resolve('late'))
+      })
+      const result = await Promise.race([drained, late])
+      cancel()
+      if (result === 'late')
+        this.#log.warn({ connections: this.#front.connections }, 'cut what had not drained')
+    }
+    for (const close of this.#closers.splice(0).reverse()) await close()
+    this.#events.removeAllListeners()
+  }
+
+  async #openCa(config: Config): Promise<void> {
+    const { dir, nameConstraints } = config.ca
+    const authority = await openAuthority({
+      dir,
+      nameConstraints,
+      targets: httpsTargets(config),
+      clock: this.#clock,
+    })
+    for (const notice of authority.notices) this.#log.warn(notice)
+    this.#leaves = new LeafCache(authority, { clock: this.#clock })
+    this.#caPem = authority.certificatePem
+    this.caPath = authority.certificatePath
+  }
+
+  async #closePools(names: readonly string[]): Promise<void> {
+    const pools = names.map((name) => this.#pools.get(name))
+    for (const name of names) this.#pools.delete(name)
+    await Promise.all(pools.map((pool) => pool?.close()))
+  }
+
+  #exchangeRuntime(): ExchangeRuntime {
+    const config = this.#config
+    const pools = [...this.#pools].flatMap(([name, pool]) => {
+      const poolConfig = config.pools[name]
+      if (!poolConfig) return []
+      const runtime = {
+        pool,
+        config: poolConfig,
+        injector: new Injector(poolConfig.inject),
+        judge: new Judge(poolConfig),
+      }
+      return [[name, runtime] as const]
+    })
+    return {
+      pools: new Map(pools),
+      passthroughEgress: config.passthrough.egress,
+      spoolDir: config.dataDir,
+    }
+  }
+
+  #frontRuntime(): FrontRuntime {
+    const leaves = this.#leaves
+    return {
+      router: new Router(this.#config.pools),
+      passthrough: this.#passthrough,
+      isOwn: ({ host, port }) => this.#own.includes(host, port),
+      auth: new ClientAuth(this.#config.clients, this.#throttle),
+      passthroughEgress: this.#config.passthrough.egress,
+      contextFor: (host) => leaves.contextFor(host),
+    }
+  }
+
+  #opened(address: AddressInfo): AddressInfo {
+    this.#own.add(address)
+    return address
+  }
+
+  #status(): PoolStatus[] {
+    return [...this.#pools.values()].map((pool) => pool.status())
+  }
+
+  async #act(
+    poolName: string,
+    credential: string,
+    action: CredentialAction,
+  ): Promise<'done' | 'unknown'> {
+    const pool = this.#pools.get(poolName)
+    if (!pool?.has(credential)) return 'unknown'
+    await pool[action](credential)
+    return 'done'
+  }
+
+  #ready(): { ready: boolean; reasons: string[] } {
+    const reasons = this.#status()
+      .filter((pool) => pool.status === 'exhausted')
+      .map((pool) => `pool ${pool.name} has no active token`)
+    if (this.#draining) reasons.push('shutting down')
+    return { ready: reasons.length === 0, reasons }
+  }
+}
+
+function passthroughOf(config: Config): PassthroughPolicy {
+  return new PassthroughPolicy(config.passthrough, {
+    privateDenied: !isLoopback(config.listen.host),
+  })
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
+}
+
+function httpsTargets(config: Config): Target[] {
+  return Object.values(config.pools)
+    .flatMap((pool) => pool.targets.map((text) => parseTarget(text) as Target))
+    .filter((target) => target.scheme === 'https')
+}
+
+/** Query parameters that carry a token: traces mask them. */
+function injectedParameters(config: Config): ReadonlySet<string> {
+  return new Set(
+    Object.values(config.pools).flatMap(({ inject }) =>
+      'query' in inject ? [inject.query.toLowerCase()] : [],
+    ),
+  )
+}
+
+/** Equal for equal settings; secrets count by value, which never leaves this string. */
+function fingerprintOf(value: unknown): string {
+  // `toJSON` has run before a replacer sees a value: the holder still has the secret itself.
+  return JSON.stringify({ value }, function (this: Record<string, unknown>, key, each) {
+    const raw = this[key]
+    return raw instanceof Secret ? raw.reveal() : each
+  })
+}
+
+function urlOf({ address, port }: AddressInfo): string {
+  const host = address === '0.0.0.0' ? '127.0.0.1' : address === '::' ? '::1' : address
+  return `http://${formatAuthority({ host, port })}`
+}

@@ -1,0 +1,5 @@
+/**
+ * Imported before all else. By default SIGUSR1 opens Node's inspector on a local port, through which every
+ * secret of the process can be read; a handler of our own takes its place.
+ */
+process.on('SIGUSR1', () => {})

@@ -1,0 +1,86 @@
+import { readFile } from 'node:fs/promises'
+import { dirname, join, resolve } from 'node:path'
+import { ConfigError } from '../errors.ts'
+import { normalizeHost } from '../lib/authority.ts'
+import { Secret } from '../lib/secret.ts'
+import { crossCheck } from './cross-check.ts'
+import { describeIssues } from './issues.ts'
+import { readJson } from './json.ts'
+import { reason, resolveReferences } from './references.ts'
+import { type Config, configSchema } from './schema.ts'
+
+/**
+ * Reads a configuration, resolves its references, checks it and freezes it.
+ * Throws `ConfigError` with every issue at once.
+ */
+export async function loadConfig(
+  file: string,
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Config> {
+  const absolute = resolve(file)
+  const folder = dirname(absolute)
+  const json = readJson(await readText(absolute))
+  if ('issues' in json) throw new ConfigError(json.issues, file)
+
+  const { tree, issues } = await resolveReferences(json.value, folder, env)
+  const parsed = configSchema.safeParse(tree)
+  if (!parsed.success) {
+    // A reference that is missing is told once, not again as a value of the wrong form.
+    const told = new Set(issues.map((issue) => issue.path))
+    issues.push(...describeIssues(parsed.error.issues, tree).filter(({ path }) => !told.has(path)))
+  }
+  const told = new Set(issues.map((issue) => issue.path))
+  issues.push(...(await crossCheck(tree, folder)).filter(({ path }) => !told.has(path)))
+  if (!parsed.success || issues.length > 0) throw new ConfigError(issues, file)
+  return finish(parsed.data, absolute)
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8')
+  } catch (error) {
+    throw new ConfigError([{ path: '', message: `cannot be read (${reason(error)})` }], file)
+  }
+}
+
+function finish(parsed: ReturnType<typeof configSchema.parse>, file: string): Config {
+  const folder = dirname(file)
+  const storeFile = parsed.store.startsWith('file:')
+    ? resolve(folder, parsed.store.slice('file:'.length))
+    : undefined
+  const resolved = Object.entries(parsed.upstream.resolve).map(
+    ([host, address]) => [normalizeHost(host) ?? host, address] as const,
+  )
+  const config: Config = {
+    ...parsed,
+    ca: { ...parsed.ca, dir: resolve(folder, parsed.ca.dir) },
+    store: storeFile === undefined ? parsed.store : `file:${storeFile}`,
+    upstream: {
+      ...parsed.upstream,
+      ca: parsed.upstream.ca.map((path) => resolve(folder, path)),
+      resolve: byName(Object.fromEntries(resolved)),
+    },
+    clients: byName(parsed.clients),
+    egress: byName(parsed.egress),
+    pools: byName(parsed.pools),
+    file,
+    dataDir: storeFile === undefined ? join(folder, 'data') : dirname(storeFile),
+  }
+  for (const pool of Object.values(config.pools)) {
+    for (const { source } of pool.credentials) {
+      if (source.type === 'file') source.path = resolve(folder, source.path)
+    }
+  }
+  return deepFreeze(config)
+}
+
+/** A record that is asked by names from outside: `constructor` must not be found in it. */
+function byName<T>(record: Record<string, T>): Record<string, T> {
+  return Object.assign(Object.create(null) as Record<string, T>, record)
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || value instanceof Secret) return value
+  for (const item of Object.values(value)) deepFreeze(item)
+  return Object.freeze(value)
+}

@@ -1,0 +1,128 @@
+import { Agent, type buildConnector, type Dispatcher } from 'undici'
+import type { UpstreamConfig } from '../config/schema.ts'
+import type { Authority } from '../lib/authority.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Connector } from './connector.ts'
+import { toUpstreamError } from './failure.ts'
+import { SessionCache } from './tls.ts'
+
+const KEEP_ALIVE_MS = 30_000
+const IDLE_MS = 120_000
+const SWEEP_MS = 30_000
+const MAX_RESPONSE_HEADER_BYTES = 64 * 1024
+
+/** Whether unpinned traffic to a target may dial this address. */
+export type UnpinnedGuard = (target: Authority, address: string) => boolean
+
+interface Entry {
+  readonly agent: Agent
+  usedAt: number
+}
+
+/**
+ * The undici agents of one egress, one for each key, so that no connection of one credential ever serves
+ * another. An agent comes with its first use and goes when nobody has asked for it for two minutes.
+ */
+export class Agents {
+  readonly #connector: Connector
+  readonly #upstream: UpstreamConfig
+  readonly #clock: Clock
+  readonly #guard: UnpinnedGuard
+  readonly #entries = new Map<string, Entry>()
+  /** Agents that serve what they have begun and take nothing new. */
+  readonly #closing = new Set<Agent>()
+  #cancelSweep: (() => void) | undefined
+
+  constructor(
+    connector: Connector,
+    upstream: UpstreamConfig,
+    clock: Clock,
+    guard: UnpinnedGuard = () => true,
+  ) {
+    this.#guard = guard
+    this.#connector = connector
+    this.#upstream = upstream
+    this.#clock = clock
+  }
+
+  get size(): number {
+    return this.#entries.size
+  }
+
+  get(key: string): Dispatcher {
+    let entry = this.#entries.get(key)
+    if (!entry) {
+      entry = { agent: this.#create(key), usedAt: 0 }
+      this.#entries.set(key, entry)
+      this.#cancelSweep ??= this.#clock.schedule(SWEEP_MS, () => this.#sweep())
+    }
+    entry.usedAt = this.#clock.monotonic()
+    return entry.agent
+  }
+
+  /** Lets what has begun end by itself. Resolves when all of it has. */
+  async drain(): Promise<void> {
+    this.#cancelSweep?.()
+    this.#cancelSweep = undefined
+    const agents = [...this.#entries.values()].map((entry) => entry.agent)
+    this.#entries.clear()
+    await Promise.all(agents.map((agent) => this.#retire(agent)))
+  }
+
+  /** Closes every connection now. */
+  async destroy(): Promise<void> {
+    const drained = this.drain()
+    this.#connector.abort()
+    await Promise.all([...this.#closing].map((agent) => agent.destroy()))
+    await drained
+  }
+
+  #create(key: string): Agent {
+    const sessions = new SessionCache()
+    return new Agent({
+      connect: (options, callback) => this.#connect(options, callback, sessions, key),
+      pipelining: 1,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      keepAliveMaxTimeout: IDLE_MS,
+      headersTimeout: Math.ceil(this.#upstream.headersTimeout),
+      bodyTimeout: Math.ceil(this.#upstream.bodyTimeout),
+      maxHeaderSize: MAX_RESPONSE_HEADER_BYTES,
+    })
+  }
+
+  #connect(
+    { protocol, hostname, port }: buildConnector.Options,
+    callback: buildConnector.Callback,
+    sessions: SessionCache,
+    key: string,
+  ): void {
+    const secure = protocol === 'https:'
+    const target = { host: hostname, port: Number(port) || (secure ? 443 : 80) }
+    const guard = key === '' ? (address: string) => this.#guard(target, address) : undefined
+    this.#connector.connect(target, { secure, sessions, early: 'refuse', guard }).then(
+      (socket) => callback(null, socket),
+      // undici tries a request again by itself after some codes of its own: ours are none of them.
+      (error) => callback(toUpstreamError(error, false), null),
+    )
+  }
+
+  #sweep(): void {
+    const oldest = this.#clock.monotonic() - IDLE_MS
+    for (const [key, entry] of this.#entries) {
+      if (entry.usedAt > oldest) continue
+      this.#entries.delete(key)
+      void this.#retire(entry.agent)
+    }
+    this.#cancelSweep =
+      this.#entries.size === 0 ? undefined : this.#clock.schedule(SWEEP_MS, () => this.#sweep())
+  }
+
+  async #retire(agent: Agent): Promise<void> {
+    this.#closing.add(agent)
+    try {
+      await agent.close()
+    } finally {
+      this.#closing.delete(agent)
+    }
+  }
+}

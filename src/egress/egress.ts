@@ -1,0 +1,242 @@
+import { readFileSync } from 'node:fs'
+import { isIP, type Socket } from 'node:net'
+import { type Dispatcher, fetch, type RequestInit as UndiciInit } from 'undici'
+import type { Config, UpstreamConfig } from '../config/schema.ts'
+import { ConfigError, type ConfigIssue } from '../errors.ts'
+import type { Events } from '../events.ts'
+import { type Authority, normalizeHost } from '../lib/authority.ts'
+import type { Clock } from '../lib/clock.ts'
+import { Secret } from '../lib/secret.ts'
+import { Agents, type UnpinnedGuard } from './agents.ts'
+import { Connector } from './connector.ts'
+import { egressDown, toFetchError } from './failure.ts'
+import { readBundle, TlsClient } from './tls.ts'
+import type { Transport } from './transport.ts'
+import { createTransport } from './transports.ts'
+
+export { type ConnectTimings, timingsOf } from './connector.ts'
+export { toUpstreamError } from './failure.ts'
+
+export interface EgressesOptions {
+  readonly egress: Config['egress']
+  readonly upstream: UpstreamConfig
+  /** Addresses that nothing may dial, own listeners above all: true refuses. Asked with what is dialled. */
+  readonly forbidden: (address: string, port: number) => boolean
+  /** Judges what requests without a credential dial (key ''), where names are resolved here. */
+  readonly passthrough?: UnpinnedGuard
+  readonly events: Events
+  readonly clock: Clock
+}
+
+export interface TunnelOptions {
+  readonly signal?: AbortSignal
+  /** Judges the address that is dialled, where it is known here: false refuses. */
+  readonly guard?: (address: string, port: number) => boolean
+  /** Speak TLS with the target, by HTTP/1.1 (RFC 6455 §4.1 wants it for WebSocket). */
+  readonly secure?: boolean
+}
+
+/** `fetch` by one egress; structurally what sources ask for. */
+type EgressFetch = (url: string | URL, init?: RequestInit) => Promise<Response>
+
+interface Way {
+  readonly url: Secret
+  readonly connector: Connector
+  readonly agents: Agents
+}
+
+/** HTTP/1.1 is what tunnels and upgrades need, and all that the dispatchers speak. */
+const PROTOCOLS = ['http/1.1']
+const DIRECT = new Secret('direct:')
+
+/** The named ways out, and all connections that leave by them. */
+export class Egresses {
+  readonly #forbidden: EgressesOptions['forbidden']
+  readonly #passthrough: EgressesOptions['passthrough']
+  readonly #events: Events
+  readonly #clock: Clock
+  readonly #down = new Set<string>()
+  readonly #draining = new Set<Agents>()
+  #ways = new Map<string, Way>()
+  /** What the connections in use were made by: they end when it changes. */
+  #upstream = ''
+
+  /** Throws `ConfigError` for an egress or a CA file that cannot be used. */
+  constructor(options: EgressesOptions) {
+    this.#forbidden = options.forbidden
+    this.#passthrough = options.passthrough
+    this.#events = options.events
+    this.#clock = options.clock
+    this.apply(options.egress, options.upstream)
+  }
+
+  has(name: string): boolean {
+    return this.#ways.has(name)
+  }
+
+  names(): string[] {
+    return [...this.#ways.keys()]
+  }
+
+  /**
+   * The dispatcher for one key on one egress; take it afresh for each request. Connections of one key never
+   * serve another: a credential's is `pool/credential`, unpinned traffic's is empty.
+   */
+  dispatcher(name: string, key: string): Dispatcher {
+    return this.#way(name).agents.get(key)
+  }
+
+  /** A stream to the target for tunnels and upgrades; rejects with `UpstreamError` or the signal's reason. */
+  async connect(name: string, target: Authority, options: TunnelOptions = {}): Promise<Socket> {
+    return this.#way(name).connector.connect(target, {
+      secure: options.secure ?? false,
+      early: options.secure ? 'refuse' : 'keep',
+      guard: options.guard,
+      signal: options.signal,
+    })
+  }
+
+  /**
+   * `fetch` by the same connections as the traffic of `key`. Redirects are handed back unless asked for.
+   * Rejects with `SourceError('egress')` when the egress is down, else with `UpstreamError`.
+   */
+  fetch(name: string, key: string): EgressFetch {
+    return async (url, init) => {
+      try {
+        // undici's own types and those of lib.dom differ in name only.
+        const options = { redirect: 'manual', ...init } as unknown as UndiciInit
+        const response = await fetch(url, { ...options, dispatcher: this.dispatcher(name, key) })
+        return response as unknown as Response
+      } catch (error) {
+        throw toFetchError(error, init?.signal)
+      }
+    }
+  }
+
+  /**
+   * Takes over a new configuration. Egresses that it leaves as they were keep their connections, unless
+   * `upstream` changed; of the others, what has begun is served to its end. Throws `ConfigError` and changes
+   * nothing when it cannot be used.
+   */
+  apply(egress: Config['egress'], upstream: UpstreamConfig): void {
+    const issues: ConfigIssue[] = []
+    const ca = readFiles(upstream.ca, issues)
+    const overrides = readOverrides(upstream.resolve, issues)
+    const urls = new Map([['direct', DIRECT]])
+    for (const [name, { url }] of Object.entries(egress)) urls.set(name, url)
+    const transports = new Map<string, Transport>()
+    for (const [name, url] of urls) {
+      try {
+        if (name === 'direct' && !url.equals(DIRECT)) throw new Error('direct is always direct:')
+        transports.set(name, createTransport(name, url))
+      } catch (error) {
+        issues.push({ path: `egress.${name}`, message: (error as Error).message })
+      }
+    }
+    if (issues.length > 0) throw new ConfigError(issues)
+
+    const fingerprint = JSON.stringify([upstream, ca])
+    const same = fingerprint === this.#upstream
+    this.#upstream = fingerprint
+    let tls: TlsClient | undefined
+    const ways = new Map<string, Way>()
+    for (const [name, transport] of transports) {
+      const url = urls.get(name) ?? DIRECT
+      const current = this.#ways.get(name)
+      if (same && current?.url.equals(url)) {
+        ways.set(name, current)
+        continue
+      }
+      tls ??= new TlsClient(ca, PROTOCOLS)
+      const connector = new Connector({
+        egress: name,
+        transport,
+        tls,
+        overrides,
+        forbidden: this.#forbidden,
+        connectTimeout: upstream.connectTimeout,
+        clock: this.#clock,
+        outcome: (up, reason) => this.#outcome(name, connector, up, reason),
+      })
+      ways.set(name, {
+        url,
+        connector,
+        agents: new Agents(connector, upstream, this.#clock, this.#passthrough),
+      })
+    }
+    const former = this.#ways
+    this.#ways = ways
+    for (const [name, way] of former) {
+      if (ways.get(name) === way) continue
+      this.#down.delete(name)
+      void this.#drain(way.agents)
+    }
+  }
+
+  /** How the last connection by this egress went; true before the first. */
+  isUp(name: string): boolean {
+    return this.has(name) && !this.#down.has(name)
+  }
+
+  /** Closes every connection, also those in use; tunnels belong to their callers. */
+  async close(): Promise<void> {
+    const agents = [...this.#draining, ...[...this.#ways.values()].map((way) => way.agents)]
+    this.#ways = new Map()
+    await Promise.all(agents.map((each) => each.destroy()))
+  }
+
+  #way(name: string): Way {
+    const way = this.#ways.get(name)
+    if (!way) throw egressDown(name, 'there is no egress of that name')
+    return way
+  }
+
+  async #drain(agents: Agents): Promise<void> {
+    this.#draining.add(agents)
+    try {
+      await agents.drain()
+    } finally {
+      this.#draining.delete(agents)
+    }
+  }
+
+  #outcome(name: string, connector: Connector, up: boolean, reason: string): void {
+    // A late word of an egress that the configuration has replaced says nothing of its successor.
+    if (this.#ways.get(name)?.connector !== connector || up === !this.#down.has(name)) return
+    if (up) this.#down.delete(name)
+    else this.#down.add(name)
+    this.#events.emit('egress', { time: this.#clock.now(), egress: name, up, reason })
+  }
+}
+
+function readFiles(files: readonly string[], issues: ConfigIssue[]): string[] {
+  const roots: string[] = []
+  for (const [index, file] of files.entries()) {
+    try {
+      roots.push(...readBundle(readFileSync(file, 'utf8')))
+    } catch {
+      const message = `expected a readable PEM file with certificates at ${file}`
+      issues.push({ path: `upstream.ca[${index}]`, message })
+    }
+  }
+  return roots
+}
+
+function readOverrides(
+  resolve: Readonly<Record<string, string>>,
+  issues: ConfigIssue[],
+): Map<string, string> {
+  const overrides = new Map<string, string>()
+  for (const [pattern, text] of Object.entries(resolve)) {
+    const [, hostText, port] = /^(.*?)(?::(\d{1,5}))?$/.exec(pattern) ?? []
+    const host = normalizeHost(hostText ?? '')
+    const address = text.replace(/^\[(.*)\]$/, '$1')
+    if (host === undefined || isIP(address) === 0) {
+      const message = 'expected a host name or HOST:PORT, and an IP address to dial'
+      issues.push({ path: `upstream.resolve.${pattern}`, message })
+      continue
+    }
+    overrides.set(port === undefined ? host : `${host}:${port}`, address)
+  }
+  return overrides
+}

@@ -1,0 +1,183 @@
+import type { PoolConfig } from '../config/schema.ts'
+import type { UpstreamError } from '../errors.ts'
+import type { ExchangeRecord } from '../events.ts'
+import type { RequestBody } from '../lib/body.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
+import type { Pool } from '../pool/pool.ts'
+import { retryAfterMs } from '../route/retry-after.ts'
+import { scopesAsked } from '../route/verdict.ts'
+import type { ProxyRequest } from './request.ts'
+
+/** Another try: with which token, and whether to wait for one or to take only what is at hand. */
+export interface Next {
+  readonly want: LeaseRequest
+  readonly patient: boolean
+}
+
+/** Methods that may be sent again though upstream may have acted on the first (RFC 9110 §9.2.2). */
+const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+
+/** Used where `limited` comes without any word of when. */
+const UNKNOWN_LIMIT_MS = 1000
+
+/**
+ * What to try after an answer or a failure: the contract's table "What happens when", for one request.
+ * It remembers what has been tried and writes into the record why something was not.
+ */
+export class NextTry {
+  readonly #pool: Pool
+  readonly #config: PoolConfig
+  readonly #request: ProxyRequest
+  readonly #body: RequestBody | undefined
+  readonly #record: ExchangeRecord
+  readonly #clock: Clock
+  readonly #tried = new Set<string>()
+  readonly #movedFor = new Set<string>()
+  #replays = 0
+  #limited: { egress: string; ms: number } | undefined
+  #retriedUnsent = false
+  #retriedSent = false
+
+  constructor(
+    target: { readonly pool: Pool; readonly config: PoolConfig },
+    request: ProxyRequest,
+    body: RequestBody | undefined,
+    record: ExchangeRecord,
+    clock: Clock,
+  ) {
+    this.#pool = target.pool
+    this.#config = target.config
+    this.#request = request
+    this.#body = body
+    this.#record = record
+    this.#clock = clock
+  }
+
+  /** After a failure on the way; undefined when it is to be reported. */
+  afterFailure(error: UpstreamError, lease: Lease): Next | undefined {
+    if (this.#request.closed || (this.#body && !this.#body.replayable)) return undefined
+    if (error.code === 'EGRESS_DOWN') {
+      this.#tried.add(lease.credential)
+      return this.#move('egress down')
+    }
+    const broken = error.code === 'UPSTREAM_RESET' || error.code === 'UPSTREAM_UNREACHABLE'
+    if (!broken) return undefined
+    if (!error.sent) {
+      if (this.#retriedUnsent) return undefined
+      this.#retriedUnsent = true
+      return this.#sameCredential(lease)
+    }
+    if (this.#retriedSent || !IDEMPOTENT.has(this.#request.method) || this.#blocked())
+      return undefined
+    this.#retriedSent = true
+    this.#replay('the connection broke')
+    return this.#sameCredential(lease)
+  }
+
+  /** After upstream refused the token; settles the lease. Undefined when the answer is to be passed on. */
+  async afterRefusal(
+    verdict: 'expired' | 'limited' | 'denied',
+    headers: readonly string[],
+    lease: Lease,
+  ): Promise<Next | undefined> {
+    const told = verdict === 'limited' ? retryAfterMs(headers, this.#clock.now()) : undefined
+    const outcome: Outcome =
+      verdict === 'limited' ? { kind: verdict, retryAfterMs: told } : { kind: verdict }
+    this.#pool.settle(lease, outcome)
+    this.#tried.add(lease.credential)
+    switch (verdict) {
+      case 'limited':
+        return this.#afterLimited(lease, told ?? UNKNOWN_LIMIT_MS)
+      case 'denied':
+        return this.#move('denied', {
+          scopes: [...new Set([...(this.#request.hints.scopes ?? []), ...scopesAsked(headers)])],
+        })
+      case 'expired':
+        return this.#afterExpired(lease)
+    }
+  }
+
+  #afterLimited(lease: Lease, ms: number): Next | undefined {
+    const { egress } = lease
+    if (this.#limited?.egress === egress) {
+      // A second account limited on the same way out: the address is what upstream limits.
+      this.#pool.coolEgress(
+        egress,
+        Math.max(ms, this.#limited.ms),
+        'two of its credentials were limited',
+      )
+    }
+    this.#limited = { egress, ms }
+    const next = this.#move('limited')
+    return next && { ...next, patient: false }
+  }
+
+  async #afterExpired(lease: Lease): Promise<Next | undefined> {
+    // The renewal goes on without the client, and also where this request cannot be sent again.
+    const recovering = this.#pool.recover(lease)
+    const blocked = this.#blocked()
+    if (blocked) {
+      this.#record.replay = { done: false, why: blocked }
+      return undefined
+    }
+    const recovery = await Promise.race([recovering, aborted(this.#request.signal)])
+    if (!recovery) return undefined
+    const { refresh, result, reason } = recovery
+    if (refresh) this.#record.refresh = { ...refresh, result }
+    if (result === 'failed') {
+      const next = this.#move('expired')
+      if (!next)
+        this.#record.replay = { done: false, why: reason ?? 'the token could not be renewed' }
+      return next
+    }
+    this.#tried.delete(lease.credential)
+    this.#replay(result === 'stale' ? 'a newer token was there' : 'the token was renewed')
+    return this.#sameCredential(lease)
+  }
+
+  /** Once to another credential for each cause. */
+  #move(why: string, more?: Pick<LeaseRequest, 'scopes'>): Next | undefined {
+    const { hints } = this.#request
+    const blocked = this.#blocked()
+    if (blocked || this.#movedFor.has(why) || hints.credential !== undefined) {
+      this.#record.replay = {
+        done: false,
+        why: blocked ?? `${why}, and no further credential is tried`,
+      }
+      return undefined
+    }
+    this.#movedFor.add(why)
+    // Nothing was sent by an egress that is down: that costs no replay.
+    if (why !== 'egress down') this.#replay(`${why}: another credential`)
+    return { want: { ...hints, ...more, exclude: this.#tried }, patient: true }
+  }
+
+  #sameCredential(lease: Lease): Next {
+    return {
+      want: { ...this.#request.hints, session: undefined, credential: lease.credential },
+      patient: true,
+    }
+  }
+
+  #replay(why: string): void {
+    this.#replays += 1
+    this.#record.replay = { done: true, why }
+  }
+
+  /** Why this request cannot be sent once more. */
+  #blocked(): string | undefined {
+    const { attempts } = this.#config.replay
+    if (this.#replays >= attempts) return `all ${attempts} replays are used up`
+    if (this.#body && !this.#body.replayable)
+      return 'the request body is too large to be sent again'
+    return undefined
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<undefined> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(undefined)
+    else signal.addEventListener('abort', () => resolve(undefined), { once: true })
+  })
+}

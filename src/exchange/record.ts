@@ -1,0 +1,55 @@
+import type { Attempt } from '../egress/attempt.ts'
+import type { ExchangeRecord } from '../events.ts'
+import type { Lease } from '../pool/lease.ts'
+
+let count = 0
+const prefix = Math.floor(Math.random() * 36 ** 5)
+  .toString(36)
+  .padStart(5, '0')
+
+/** An empty record with the next trace id: unique in this process, and most likely among its runs. */
+export function newRecord(time: number, method: string, url: string): ExchangeRecord {
+  count += 1
+  return {
+    id: prefix + count.toString(36).padStart(6, '0'),
+    time,
+    kind: 'exchange',
+    client: { name: undefined, address: '' },
+    method,
+    url,
+    pool: undefined,
+    status: undefined,
+    durationMs: 0,
+    waitMs: 0,
+    verdict: 'ok',
+    skipped: [],
+    attempts: [],
+    refresh: undefined,
+    replay: undefined,
+    bytes: { in: 0, out: 0 },
+    error: undefined,
+  }
+}
+
+export function recordAttempt(
+  record: ExchangeRecord,
+  attempt: Attempt,
+  by: { readonly lease: Lease } | { readonly egress: string },
+  verdict: string,
+): void {
+  const lease = 'lease' in by ? by.lease : undefined
+  const { timings, reused, startedAt, firstByteAt } = attempt
+  record.attempts.push({
+    credential: lease?.credential,
+    generation: lease?.generation,
+    egress: 'lease' in by ? by.lease.egress : by.egress,
+    address: timings?.address,
+    status: attempt.status || undefined,
+    verdict,
+    connectMs: reused ? undefined : timings?.connectMs,
+    tlsMs: reused ? undefined : timings?.tlsMs,
+    firstByteMs: firstByteAt === undefined ? undefined : firstByteAt - startedAt,
+    totalMs: performance.now() - startedAt,
+    reused,
+  })
+}

@@ -1,0 +1,5 @@
+export { type Cupbearer, type CupbearerOptions, createCupbearer } from './app.ts'
+export { loadConfig } from './config/load.ts'
+export type { Config } from './config/schema.ts'
+export { ConfigError, CupbearerError } from './errors.ts'
+export { createLog, type Logger } from './lib/log.ts'

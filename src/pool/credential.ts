@@ -1,0 +1,334 @@
+import type { CredentialState } from '../events.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { PinnedFetch, Source } from '../sources/source.ts'
+import type { CredentialRecord } from '../store/store.ts'
+import { type RefreshPolicy, refreshAt } from '../token/lifetime.ts'
+import type { TokenSet } from '../token/token.ts'
+import { hashText } from './hash.ts'
+import type { Heaped } from './heap.ts'
+import type { Lane } from './lane.ts'
+import type { Limits } from './limits.ts'
+
+const NEVER = Number.POSITIVE_INFINITY
+
+/** How a refresh failed, as far as the credential is concerned. */
+export type RefreshFailure = 'transient' | 'egress'
+
+/** What of a credential the configuration says and a reload may change. */
+export interface CredentialSettings {
+  index: number
+  lane: Lane
+  headers: readonly string[]
+  policy: RefreshPolicy
+  fetch: PinnedFetch
+}
+
+/**
+ * One credential's facts and what follows from them. Only verbs change facts; the state is never stored, it
+ * is read off the facts, so the two cannot disagree. Times are monotonic unless a name says `wall`.
+ */
+export class Credential implements Heaped {
+  readonly slots = [-1, -1, -1]
+  readonly id: string
+  /** Of the id, for rendezvous hashing. */
+  readonly hash: number
+  readonly fingerprint: string
+  readonly source: Source
+  readonly limits: Limits
+  settings: CredentialSettings
+  /** Order of the last grant, for selection. */
+  lastGrant = 0
+  /** When its readiness changes by itself: the agenda's key. */
+  wakeAt = NEVER
+  /** When it is renewed: the refresher's key. */
+  dueAt = NEVER
+  /** The state that observers were told last. */
+  announced: CredentialState = 'pending'
+  /** Left the pool by a reload; its running leases still settle. */
+  gone = false
+  /** Counts tries to get a token; what an older try brings is dropped. */
+  attempt = 0
+  /** When a response last forced a refresh. */
+  forcedAt = -NEVER
+
+  readonly #clock: Clock
+  #generation = 0
+  #token: TokenSet | undefined
+  #jitter = 0
+  #endsAt = NEVER
+  #refreshAt = NEVER
+  /** The current token is dead before its time: upstream refused it, or its uses are up. */
+  #spent: 'refused' | 'used-up' | undefined
+  #refresh: { failures: number; retryAt: number; kind: RefreshFailure } | undefined
+  #quarantine: { until: number; failures: number; reason: string } | undefined
+  /** Half open: one request at a time may show whether the credential works again. */
+  #canary = false
+  #revoked: { at: number; reason: string } | undefined
+  #coolUntil = 0
+  #limitedStreak = 0
+  #lastError: string | undefined
+
+  constructor(options: {
+    id: string
+    fingerprint: string
+    source: Source
+    limits: Limits
+    clock: Clock
+    settings: CredentialSettings
+  }) {
+    this.id = options.id
+    this.hash = hashText(options.id)
+    this.fingerprint = options.fingerprint
+    this.source = options.source
+    this.limits = options.limits
+    this.settings = options.settings
+    this.#clock = options.clock
+  }
+
+  get generation(): number {
+    return this.#generation
+  }
+  get token(): TokenSet | undefined {
+    return this.#token
+  }
+  get lastError(): string | undefined {
+    return this.#lastError
+  }
+  get canary(): boolean {
+    return this.#canary
+  }
+  get revoked(): boolean {
+    return this.#revoked !== undefined
+  }
+  /** Refused by upstream and not half open yet. */
+  get quarantined(): boolean {
+    return this.#quarantine !== undefined && !this.#canary
+  }
+  /** Failed tries since a token came last. */
+  get refreshFailures(): number {
+    return this.#refresh?.failures ?? 0
+  }
+
+  /** Whether the token could be sent now, limits aside. */
+  hasLiveToken(now: number): boolean {
+    return this.#token !== undefined && this.#spent === undefined && now < this.#endsAt
+  }
+
+  /** When the token ends. */
+  get endsAt(): number {
+    return this.#endsAt
+  }
+
+  /** Whether the clock on the wall says that the token is over. */
+  isOver(wallNow: number): boolean {
+    return (this.#token?.expiresAt ?? NEVER) <= wallNow
+  }
+
+  /** Whether its token holds the scopes, as far as is known. */
+  mayHold(scopes: readonly string[] | undefined): boolean {
+    const held = this.#token?.scopes
+    return !scopes || !held || scopes.every((scope) => held.includes(scope))
+  }
+
+  state(now: number): CredentialState {
+    if (this.#revoked) return 'revoked'
+    if (this.#quarantine) return 'quarantined'
+    if (!this.hasLiveToken(now)) {
+      if (!this.#refresh) return 'pending'
+      if (this.#spent === 'refused' && now < this.#endsAt) return 'cooling'
+      return this.#refresh.kind === 'egress' ? 'pending' : 'quarantined'
+    }
+    return this.#coolUntil > now || this.settings.lane.rests ? 'cooling' : 'active'
+  }
+
+  /** When a request may take it: not after `now` = at once; never = something must happen first. */
+  readyAt(now: number): number {
+    if (!this.hasLiveToken(now) || this.#revoked) return NEVER
+    if (this.#quarantine && !this.#canary) return this.source.renewable ? NEVER : this.#quarantine.until
+    if (this.#canary && this.limits.inFlight > 0) return NEVER
+    const lane = this.settings.lane.blockedUntil(now)
+    if (lane > now) return lane
+    return this.readyAside(now)
+  }
+
+  /** As `readyAt`, but for its egress: whether it could try a resting one. */
+  readyAside(now: number): number {
+    if (this.#coolUntil > now) return this.#coolUntil
+    return this.limits.freeAt(now)
+  }
+
+  /** When it is usable again as far as is known, for `Retry-After`. */
+  usableAt(now: number): number {
+    if (this.#revoked) return NEVER
+    if (this.#quarantine && !this.#canary) return this.#quarantine.until
+    if (!this.hasLiveToken(now)) return this.#refresh?.retryAt ?? NEVER
+    return this.readyAt(now)
+  }
+
+  /** When the refresher should get a token; at once is the past. */
+  nextRefresh(now: number): number {
+    if (this.gone || this.#revoked) return NEVER
+    if (this.#token && !this.source.renewable) return NEVER
+    if (this.#quarantine && !this.#canary) return this.source.renewable ? this.#quarantine.until : NEVER
+    if (this.#refresh) return this.#refresh.retryAt
+    return this.hasLiveToken(now) ? this.#refreshAt : now
+  }
+
+  /** Takes up a token that is durable now. A quarantined credential is half open with it. */
+  adopt(token: TokenSet, generation: number, jitter: number): void {
+    this.#token = token
+    this.#generation = generation
+    this.#jitter = jitter
+    this.#spent = undefined
+    this.#refresh = undefined
+    this.#lastError = undefined
+    this.limits.renew()
+    if (this.#quarantine) this.#canary = true
+    this.alignClock()
+    const now = this.#clock.monotonic()
+    // A token that comes with its renewal overdue would be renewed in a loop.
+    if (this.#refreshAt <= now) {
+      this.#refreshAt = Math.min(this.#endsAt, now + Math.max(1000, (this.#endsAt - now) / 2))
+    }
+  }
+
+  /** Places the token's wall times on the steady clock, anew after the wall clock has jumped. */
+  alignClock(): void {
+    const offset = this.#clock.monotonic() - this.#clock.now()
+    this.#endsAt = (this.#token?.expiresAt ?? NEVER) + offset
+    const renewal = this.#token && refreshAt(this.#token, this.settings.policy, this.#jitter)
+    this.#refreshAt = (renewal ?? NEVER) + offset
+  }
+
+  /** Upstream refused the current token: it is not offered again. */
+  refuse(): void {
+    this.#spent = 'refused'
+  }
+  /** The current token has had all its uses. */
+  useUp(): void {
+    this.#spent = 'used-up'
+  }
+
+  failRefresh(kind: RefreshFailure, failures: number, retryAt: number, reason: string): void {
+    this.#refresh = { failures, retryAt, kind }
+    this.#lastError = reason
+  }
+
+  /** Leaves the pool for a while; `delay` tells how long for the how-manieth time in a row. */
+  quarantine(now: number, delay: (failures: number) => number, reason: string): void {
+    const failures = (this.#quarantine?.failures ?? 0) + 1
+    this.#quarantine = { until: now + delay(failures - 1), failures, reason }
+    this.#canary = false
+    this.#refresh = undefined
+    this.#spent = undefined
+    this.#lastError = reason
+  }
+  /** The egress failed the canary's refresh: later again, without blame. */
+  postponeCanary(until: number): void {
+    if (this.#quarantine) this.#quarantine = { ...this.#quarantine, until }
+  }
+  /** The back-off has passed for a credential that cannot renew: a request may try. */
+  openHalf(now: number): void {
+    if (this.#quarantine && !this.source.renewable && this.#quarantine.until <= now) this.#canary = true
+  }
+  /** A request went well. */
+  succeed(): boolean {
+    const ended = this.#quarantine !== undefined
+    if (ended) this.#lastError = undefined
+    this.#quarantine = undefined
+    this.#canary = false
+    this.#limitedStreak = 0
+    return ended
+  }
+
+  revoke(reason: string): void {
+    this.#revoked = { at: this.#clock.now(), reason }
+    this.#quarantine = undefined
+    this.#canary = false
+    this.#lastError = reason
+  }
+
+  cool(until: number): void {
+    this.#coolUntil = Math.max(this.#coolUntil, until)
+  }
+  /** How many times in a row upstream limited it before; answers to requests of one burst count once. */
+  limitedAgain(now: number): number {
+    return this.#coolUntil > now ? Math.max(0, this.#limitedStreak - 1) : this.#limitedStreak++
+  }
+
+  /** The operator takes back all that keeps it from being used; a refused token stays refused. */
+  release(): void {
+    this.#revoked = undefined
+    this.#quarantine = undefined
+    this.#canary = false
+    this.#coolUntil = 0
+    this.#limitedStreak = 0
+    this.#refresh = undefined
+    this.#lastError = undefined
+  }
+
+  /** Drops the token and all history; the generation goes on, so that older leases stay older. */
+  forget(): void {
+    this.release()
+    this.attempt += 1
+    this.#token = undefined
+    this.#spent = undefined
+    this.limits.renew()
+  }
+
+  restore(record: CredentialRecord, token: TokenSet | undefined, jitter: number): void {
+    if (token) this.adopt(token, record.generation, jitter)
+    // A renewal that fell into the time of rest is due at once.
+    this.alignClock()
+    this.#generation = record.generation
+    this.#revoked = record.revoked
+    if (record.quarantine) {
+      const offset = this.#clock.monotonic() - this.#clock.now()
+      this.#quarantine = { ...record.quarantine, until: record.quarantine.until + offset }
+    }
+    this.#lastError = record.revoked?.reason ?? record.quarantine?.reason
+  }
+  /** Goes on counting where another token of the same credential stopped. */
+  continueFrom(generation: number): void {
+    this.#generation = Math.max(this.#generation, generation)
+  }
+
+  /** What outlives the process, with a token that is about to be adopted or with the current one. */
+  record(next?: { token: TokenSet; generation: number }): CredentialRecord {
+    const token = next?.token ?? this.#token
+    const offset = this.#clock.now() - this.#clock.monotonic()
+    return {
+      generation: next?.generation ?? this.#generation,
+      fingerprint: this.fingerprint,
+      token: token?.token,
+      refreshToken: token?.refreshToken,
+      issuedAt: token?.issuedAt,
+      expiresAt: token?.expiresAt,
+      scopes: token?.scopes,
+      subject: token?.subject,
+      egress: this.settings.lane.name,
+      quarantine: this.#quarantine && {
+        ...this.#quarantine,
+        until: Math.round(this.#quarantine.until + offset),
+      },
+      revoked: this.#revoked,
+    }
+  }
+
+  /** Times for the status, on the wall clock. */
+  times(now: number): { refreshAt: number | undefined; until: number | undefined } {
+    const offset = this.#clock.now() - now
+    const due = this.nextRefresh(now)
+    const state = this.state(now)
+    const until =
+      state === 'cooling'
+        ? Math.max(this.#coolUntil, this.settings.lane.until, this.#refresh?.retryAt ?? 0)
+        : state === 'quarantined'
+          ? (this.#quarantine?.until ?? this.#refresh?.retryAt)
+          : undefined
+    return {
+      refreshAt: due === NEVER ? undefined : Math.round(due + offset),
+      until: until === undefined ? undefined : Math.round(until + offset),
+    }
+  }
+}

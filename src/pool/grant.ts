@@ -1,0 +1,44 @@
+import type { Secret } from '../lib/secret.ts'
+import type { Credential } from './credential.ts'
+import type { Lease } from './lease.ts'
+
+/** The pool's side of a lease. */
+export class Grant implements Lease {
+  readonly pool: string
+  readonly credential: string
+  readonly generation: number
+  readonly token: Secret
+  readonly egress: string
+  readonly headers: readonly string[]
+  readonly owner: Credential
+  stage: 'reserved' | 'dispatched' | 'settled' = 'reserved'
+  readonly #claims: Readonly<Record<string, unknown>> | undefined
+  readonly #leave: (grant: Grant) => void
+
+  constructor(pool: string, owner: Credential, leave: (grant: Grant) => void) {
+    if (!owner.token) throw new Error('a credential without token was chosen')
+    this.pool = pool
+    this.credential = owner.id
+    this.generation = owner.generation
+    this.token = owner.token.token
+    this.egress = owner.settings.lane.name
+    this.headers = owner.settings.headers
+    this.owner = owner
+    this.#claims = owner.token.claims
+    this.#leave = leave
+  }
+
+  claim(name: string): string {
+    const value = this.#claims?.[name]
+    if (Array.isArray(value)) return value.join(' ')
+    return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean'
+      ? String(value)
+      : ''
+  }
+
+  dispatched(): void {
+    if (this.stage === 'settled') throw new Error('a settled lease was dispatched')
+    // A retry on a fresh connection says so again: nothing had left before.
+    if (this.stage === 'reserved') this.#leave(this)
+  }
+}

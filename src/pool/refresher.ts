@@ -1,0 +1,287 @@
+import { SourceError } from '../errors.ts'
+import type { EventMap, Events } from '../events.ts'
+import type { Clock } from '../lib/clock.ts'
+import { SingleFlight } from '../lib/single-flight.ts'
+import type { Store } from '../store/store.ts'
+import type { TokenSet } from '../token/token.ts'
+import { Alarm, backOff } from './alarm.ts'
+import type { Credential } from './credential.ts'
+import { Heap } from './heap.ts'
+import type { Journal, PoolLog } from './journal.ts'
+import { tokenOf } from './roster.ts'
+
+export type RefreshCause = EventMap['refresh'][0]['cause']
+
+/** What came of a refresh; `dropped` when the credential had moved on meanwhile. */
+export interface RefreshResult {
+  readonly kind: 'ok' | 'transient' | 'egress' | 'revoked' | 'dropped'
+  readonly reason: string | undefined
+}
+
+/** Background refreshes of one pool that run at a time: a jump of the clock makes no herd. */
+const PARALLEL = 8
+const RETRY_MS = 1000
+/** A dead egress is tried again soon: it is not the credential's fault. */
+const MAX_EGRESS_RETRY_MS = 15_000
+/** How long closing waits for refreshes that run, so that a rotated token is not lost. */
+const CLOSE_MS = 5000
+
+interface RefresherOptions {
+  readonly pool: string
+  readonly clock: Clock
+  readonly store: Store
+  readonly journal: Journal
+  readonly events: Events
+  readonly log: PoolLog | undefined
+  readonly random: () => number
+  readonly settings: () => { timeout: number; quarantine: { base: number; max: number } }
+  /** A try has ended; the credential's state may have changed. */
+  readonly ended: (credential: Credential, result: RefreshResult) => void
+}
+
+/** Gets tokens: in the background when they are due, or at once; one flight per credential. */
+export class Refresher {
+  readonly #options: RefresherOptions
+  readonly #due = new Heap<Credential>(2, (a, b) => a.dueAt < b.dueAt)
+  readonly #alarm: Alarm
+  readonly #flights = new SingleFlight<Credential, RefreshResult>()
+  readonly #running = new Map<Credential, Promise<RefreshResult>>()
+  readonly #aborts = new Set<AbortController>()
+  /** Credentials whose source has changed while a try ran. */
+  readonly #again = new Set<Credential>()
+  #background = 0
+  #tries = 0
+  #successes = 0
+  #closed = false
+
+  constructor(options: RefresherOptions) {
+    this.#options = options
+    this.#alarm = new Alarm(options.clock, () => this.#startDue())
+  }
+
+  get tries(): number {
+    return this.#tries
+  }
+  get successes(): number {
+    return this.#successes
+  }
+
+  isRunning(credential: Credential): boolean {
+    return this.#running.has(credential)
+  }
+
+  /** Plans the credential's next refresh anew from what is known of it. */
+  schedule(credential: Credential, now: number): void {
+    const due = this.isRunning(credential) ? Number.POSITIVE_INFINITY : credential.nextRefresh(now)
+    if (due === Number.POSITIVE_INFINITY || this.#closed) {
+      this.#due.delete(credential)
+      return
+    }
+    if (due === credential.dueAt && this.#due.has(credential)) return
+    credential.dueAt = due
+    this.#due.put(credential)
+    if (this.#background < PARALLEL) this.#alarm.by(due)
+  }
+
+  /** Gets a token now, or joins the try that runs. */
+  run(
+    credential: Credential,
+    cause: RefreshCause,
+  ): { promise: Promise<RefreshResult>; role: 'led' | 'joined' } {
+    const flight = this.#flights.run(credential, async () => {
+      try {
+        return await this.#try(credential, cause)
+      } finally {
+        this.#running.delete(credential)
+      }
+    })
+    if (flight.role === 'led') {
+      this.#due.delete(credential)
+      const settled = flight.promise.then((result) => {
+        this.#options.ended(credential, result)
+        if (this.#again.delete(credential)) this.renew(credential)
+        return result
+      })
+      this.#running.set(credential, settled)
+      return { promise: settled, role: 'led' }
+    }
+    return { promise: this.#running.get(credential) ?? flight.promise, role: 'joined' }
+  }
+
+  /** The source has something new. */
+  renew(credential: Credential): void {
+    if (this.#closed || credential.gone || credential.revoked) return
+    if (this.isRunning(credential)) this.#again.add(credential)
+    else void this.run(credential, 'scheduled').promise
+  }
+
+  /** Waits for the tries of credentials that have left: what they bring is stored. */
+  async leftovers(): Promise<void> {
+    const gone = [...this.#running].filter(([credential]) => credential.gone)
+    await Promise.all(gone.map(([, promise]) => promise))
+  }
+
+  /** Starts nothing more and lets what runs end, within bounds. */
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#alarm.stop()
+    this.#due.clear()
+    if (this.#running.size === 0) return
+    const cancel = this.#options.clock.schedule(CLOSE_MS, () => {
+      for (const abort of this.#aborts) {
+        abort.abort(new SourceError('transient', 'the proxy is shutting down'))
+      }
+    })
+    await Promise.all(this.#running.values())
+    cancel()
+  }
+
+  #startDue(): void {
+    const now = this.#options.clock.monotonic()
+    for (let next = this.#due.top; next; next = this.#due.top) {
+      if (this.#background >= PARALLEL) return
+      if (next.dueAt > now) return this.#alarm.by(next.dueAt)
+      this.#background += 1
+      void this.run(next, causeFor(next)).promise.finally(() => {
+        this.#background -= 1
+        if (!this.#closed) this.#startDue()
+      })
+    }
+  }
+
+  async #try(credential: Credential, cause: RefreshCause): Promise<RefreshResult> {
+    const { clock, events, pool } = this.#options
+    const attempt = ++credential.attempt
+    const started = clock.monotonic()
+    this.#tries += 1
+    let result: RefreshResult
+    try {
+      result = await this.#keep(credential, attempt, await this.#obtain(credential, attempt))
+    } catch (error) {
+      result = await this.#fail(credential, attempt, error)
+    }
+    if (result.kind === 'ok') this.#successes += 1
+    events.emit('refresh', {
+      time: clock.now(),
+      pool,
+      credential: credential.id,
+      cause,
+      result: result.kind === 'ok' || result.kind === 'revoked' ? result.kind : 'failed',
+      generation: credential.generation,
+      ms: clock.monotonic() - started,
+      reason: result.reason,
+    })
+    return result
+  }
+
+  /** Asks the source, within the time-out; a source that ignores the signal is not waited for. */
+  async #obtain(credential: Credential, attempt: number): Promise<TokenSet> {
+    const { clock, settings } = this.#options
+    const { timeout } = settings()
+    const abort = new AbortController()
+    const { signal } = abort
+    const cancel = clock.schedule(timeout, () =>
+      abort.abort(new SourceError('transient', `no token within ${timeout} ms`)),
+    )
+    this.#aborts.add(abort)
+    const aborted = new Promise<never>((_, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    })
+    const context = { fetch: credential.settings.fetch, clock, signal }
+    try {
+      const obtained = (async () => credential.source.obtain(credential.token, context))()
+      // A late token may hold a rotated refresh token: it is kept, unless a newer try has begun.
+      obtained.then(
+        (token) => {
+          if (signal.aborted && !this.#closed) void this.#keepLate(credential, attempt, token)
+        },
+        () => {},
+      )
+      return await Promise.race([obtained, aborted])
+    } finally {
+      cancel()
+      this.#aborts.delete(abort)
+    }
+  }
+
+  async #keepLate(credential: Credential, attempt: number, token: TokenSet): Promise<void> {
+    if (credential.attempt !== attempt) return
+    const result = await this.#keep(credential, attempt, token)
+    if (result.kind === 'ok') this.#options.ended(credential, result)
+  }
+
+  /** Makes a token durable, then usable. */
+  async #keep(credential: Credential, attempt: number, token: TokenSet): Promise<RefreshResult> {
+    const { clock, journal, random, settings } = this.#options
+    const failures = credential.refreshFailures
+    // RFC 6749 §6: the server need not issue a new refresh token; then the old one goes on.
+    const refreshToken = token.refreshToken ?? credential.token?.refreshToken
+    const whole: TokenSet = { ...token, refreshToken }
+    let generation = 0
+    await journal.write(
+      credential,
+      () => {
+        if (credential.attempt !== attempt) return undefined
+        generation = credential.generation + 1
+        return credential.record({ token: whole, generation })
+      },
+      () => {
+        if (credential.attempt === attempt) credential.adopt(whole, generation, random())
+      },
+    )
+    if (credential.attempt !== attempt) return { kind: 'dropped', reason: 'it was superseded' }
+    if (!credential.isOver(clock.now())) return { kind: 'ok', reason: undefined }
+    const reason = 'the source gave a token that has expired already'
+    const { max } = settings().quarantine
+    const delay = backOff(RETRY_MS, max, failures, random())
+    credential.failRefresh('transient', failures + 1, clock.monotonic() + delay, reason)
+    return { kind: 'transient', reason }
+  }
+
+  async #fail(credential: Credential, attempt: number, error: unknown): Promise<RefreshResult> {
+    const { clock, journal, random, log, pool, settings } = this.#options
+    const known = error instanceof SourceError
+    const reason = known ? error.message : 'the source failed unexpectedly'
+    const kind = known ? error.kind : 'transient'
+    if (credential.attempt !== attempt) return { kind: 'dropped', reason }
+    if (kind === 'revoked') {
+      if (await this.#adoptStored(credential, attempt)) return { kind: 'ok', reason: undefined }
+      if (credential.attempt !== attempt) return { kind: 'dropped', reason }
+      credential.revoke(reason)
+      await journal.write(credential)
+      return { kind, reason }
+    }
+    log?.warn({ pool, credential: credential.id, reason }, 'token could not be renewed')
+    const now = clock.monotonic()
+    const { base, max } = settings().quarantine
+    const failures = credential.refreshFailures
+    const cap = kind === 'egress' ? MAX_EGRESS_RETRY_MS : max
+    const asked = Math.min(known ? (error.retryAfterMs ?? 0) : 0, max)
+    const delay = Math.max(asked, backOff(RETRY_MS, cap, failures, random()))
+    if (!credential.quarantined) credential.failRefresh(kind, failures + 1, now + delay, reason)
+    else if (kind === 'egress') credential.postponeCanary(now + delay)
+    else {
+      credential.quarantine(now, (count) => backOff(base, max, count, random()), reason)
+      await journal.write(credential)
+    }
+    return { kind, reason }
+  }
+
+  /** RFC 6749 §5.2 `invalid_grant` may mean that another instance has rotated the token: the store knows. */
+  async #adoptStored(credential: Credential, attempt: number): Promise<boolean> {
+    const { store, pool, random, clock } = this.#options
+    const stored = await store.read(pool, credential.id).catch(() => undefined)
+    if (!stored || credential.attempt !== attempt || stored.generation <= credential.generation) {
+      return false
+    }
+    const token = stored.fingerprint === credential.fingerprint ? tokenOf(stored) : undefined
+    if (!token || (token.expiresAt ?? Number.POSITIVE_INFINITY) <= clock.now()) return false
+    credential.adopt(token, stored.generation, random())
+    return true
+  }
+}
+
+function causeFor(credential: Credential): RefreshCause {
+  if (credential.quarantined) return 'canary'
+  return credential.token ? 'scheduled' : 'startup'
+}

@@ -1,0 +1,117 @@
+import type { CredentialConfig, PoolConfig, SourceConfig } from '../config/schema.ts'
+import type { Clock } from '../lib/clock.ts'
+import type { PinnedFetch, Source } from '../sources/source.ts'
+import type { CredentialRecord, UsageRecord } from '../store/store.ts'
+import { readToken } from '../token/jwt.ts'
+import type { TokenSet } from '../token/token.ts'
+import { Credential, type CredentialSettings } from './credential.ts'
+import type { Lane } from './lane.ts'
+import { Limits, mergeLimits } from './limits.ts'
+import { pinnedEgress } from './pin.ts'
+
+type Stored = Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>
+
+interface Making {
+  readonly pool: string
+  readonly config: PoolConfig
+  readonly clock: Clock
+  readonly random: () => number
+  readonly createSource: (config: SourceConfig) => Source
+  readonly fingerprint: (config: SourceConfig) => string
+  readonly fetchFor: (egress: string, key: string) => PinnedFetch
+  readonly laneFor: (egress: string) => Lane
+}
+
+/**
+ * The credentials of a configuration, in its order. One that is there with the same source is kept as it
+ * is, with new settings; any other is made from what the store holds.
+ */
+export function callRoll(
+  making: Making,
+  present: ReadonlyMap<string, Credential>,
+  stored: Stored,
+): Map<string, Credential> {
+  const roll = new Map<string, Credential>()
+  for (const [index, config] of making.config.credentials.entries()) {
+    const fingerprint = making.fingerprint(config.source)
+    const known = present.get(config.id)
+    const kept = known?.fingerprint === fingerprint ? known : undefined
+    const record = stored.get(config.id)?.record
+    const pinned = kept?.settings.lane.name ?? record?.egress
+    const settings = settingsFor(making, config, index, pinned)
+    const limits = mergeLimits(making.config.limits, config.limits)
+    if (kept) {
+      kept.settings = settings
+      kept.limits.configure(limits)
+      kept.alignClock()
+    }
+    roll.set(
+      config.id,
+      kept ?? create(making, config, fingerprint, settings, new Limits(limits), stored, known),
+    )
+  }
+  return roll
+}
+
+function create(
+  { clock, random, createSource }: Making,
+  config: CredentialConfig,
+  fingerprint: string,
+  settings: CredentialSettings,
+  limits: Limits,
+  stored: Stored,
+  former: Credential | undefined,
+): Credential {
+  const source = createSource(config.source)
+  const credential = new Credential({ id: config.id, fingerprint, source, limits, clock, settings })
+  const { record, usage } = stored.get(config.id) ?? {}
+  const same = record?.fingerprint === fingerprint
+  if (record && same) credential.restore(record, tokenOf(record), random())
+  // A changed source starts afresh, but its generations go on: the store refuses lower ones.
+  credential.continueFrom(Math.max(record?.generation ?? 0, former?.generation ?? 0))
+  if (usage) {
+    const sameToken = same && usage.generation === record?.generation
+    limits.restore(usage, sameToken, clock.monotonic(), clock.now())
+    if (sameToken && limits.usedUp) credential.useUp()
+  }
+  return credential
+}
+
+function settingsFor(
+  { pool, config, fetchFor, laneFor }: Making,
+  credential: CredentialConfig,
+  index: number,
+  pinned: string | undefined,
+): CredentialSettings {
+  const key = `${pool}/${credential.id}`
+  const egress = pinnedEgress(key, credential.egress, pinned, config.egress)
+  return {
+    index,
+    lane: laneFor(egress),
+    headers: mergeHeaders(config.headers, credential.headers),
+    policy: { ahead: config.refresh.ahead, floorMs: config.refresh.floor },
+    fetch: fetchFor(egress, key),
+  }
+}
+
+/** Flat `[name, value, …]`; a credential's own header replaces the pool's of that name. */
+function mergeHeaders(
+  pool: Readonly<Record<string, string>> | undefined,
+  own: Readonly<Record<string, string>> | undefined,
+): string[] {
+  const merged = new Map<string, [string, string]>()
+  for (const headers of [pool, own]) {
+    for (const [name, value] of Object.entries(headers ?? {})) {
+      merged.set(name.toLowerCase(), [name, value])
+    }
+  }
+  return [...merged.values()].flat()
+}
+
+/** The token of a record; claims are not stored, they are read from the token again. */
+export function tokenOf(record: CredentialRecord): TokenSet | undefined {
+  const { token, refreshToken, issuedAt, expiresAt, subject, scopes } = record
+  if (!token) return undefined
+  const { claims } = readToken(token.reveal(), { receivedAt: issuedAt ?? 0 })
+  return { token, refreshToken, issuedAt: issuedAt ?? 0, expiresAt, subject, scopes, claims }
+}

@@ -1,0 +1,56 @@
+import {
+  allowInsecureRequests,
+  customFetch,
+  discovery,
+  None,
+  type ServerMetadata as OpenIdMetadata,
+} from 'openid-client'
+import type { OAuth2SourceConfig } from '../config/schema.ts'
+import { SourceError } from '../errors.ts'
+import { isSuccess, refusal } from './endpoint.ts'
+import { explain, jsonResponse, pinnedFetch } from './oauth2-wire.ts'
+import type { SourceContext } from './source.ts'
+
+/** The members of RFC 8414 metadata that a token request needs. */
+export type ServerMetadata = OpenIdMetadata & { readonly token_endpoint: string }
+
+/** Asks the issuer for its metadata: as OpenID Connect Discovery §4 has it, else as RFC 8414 §3. */
+export async function discover(
+  issuer: URL,
+  config: OAuth2SourceConfig,
+  context: SourceContext,
+): Promise<ServerMetadata> {
+  const where = `issuer ${issuer.host}`
+  let missing = false
+  const fetch = pinnedFetch(context, where, (answer) => {
+    missing = answer.status === 404
+    if (!isSuccess(answer.status)) throw refusal(answer, where, context)
+    return jsonResponse(answer.body)
+  })
+  const look = async (algorithm: 'oidc' | 'oauth2') => {
+    const found = await discovery(issuer, config.clientId, undefined, None(), {
+      algorithm,
+      [customFetch]: fetch,
+      execute: isInsecure(config) ? [allowInsecureRequests] : [],
+    })
+    const server = found.serverMetadata()
+    const endpoint = server.token_endpoint
+    if (typeof endpoint !== 'string' || !URL.canParse(endpoint)) {
+      throw new SourceError('transient', `${where} names no token endpoint`)
+    }
+    return { issuer: server.issuer, token_endpoint: endpoint }
+  }
+  try {
+    return await look('oidc').catch((error: unknown) => {
+      if (!missing) throw error
+      return look('oauth2')
+    })
+  } catch (error) {
+    throw explain(error, where)
+  }
+}
+
+/** Plain HTTP is spoken only where the operator wrote it. */
+export function isInsecure({ issuer, tokenUrl }: OAuth2SourceConfig): boolean {
+  return new URL((tokenUrl ?? issuer) as string).protocol === 'http:'
+}

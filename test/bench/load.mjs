@@ -1,0 +1,236 @@
+import { createHash } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
+import { Route } from './client.mjs'
+import { JSON_BODY, LARGE, LARGE_SHA1 } from './payload.mjs'
+import { cpuSeconds } from './processes.mjs'
+
+/**
+ * The load generator, a process of its own: takes `{ id, operation, … }` by IPC and answers
+ * `{ id, result }` or `{ id, error }`. Closed loop: each connection sends its next request when the
+ * last response is whole. Every status, length and injected Authorization is checked, every 64th body.
+ */
+
+const KNOWN_HOST = 'api.bench.test'
+const SAMPLE = 64
+const HOLD_WITHIN = 15_000
+const held = []
+
+const sha1Of = (parts) => {
+  const hash = createHash('sha1')
+  for (const part of parts) hash.update(part)
+  return hash.digest('hex')
+}
+
+/** One request as a promise: `{ size, parts }` of its response body. */
+const once = (connection, bytes, upload = false) =>
+  new Promise((resolve, reject) => {
+    const parts = []
+    const done = (error) => (error ? reject(error) : resolve(parts))
+    if (upload) connection.upload(bytes, done, (part) => parts.push(part))
+    else connection.send(bytes, done, (part) => parts.push(part))
+  })
+
+const POST = `Content-Type: application/octet-stream\r\nContent-Length: ${LARGE}\r\n`
+
+/** Proves that the route works at all: whole bodies both ways, byte for byte. */
+async function verify({ route: options }) {
+  const route = new Route(options)
+  const connection = await route.open(KNOWN_HOST)
+  const json = await once(connection, route.head('GET /json', KNOWN_HOST))
+  if (!Buffer.concat(json).equals(JSON_BODY)) throw new Error('the JSON body came back altered')
+  const large = await once(connection, route.head('GET /large', KNOWN_HOST))
+  if (sha1Of(large) !== LARGE_SHA1) throw new Error('the download came back altered')
+  const head = route.head('POST /large', KNOWN_HOST, `${POST}X-Verify: 1\r\n`)
+  const report = JSON.parse(Buffer.concat(await once(connection, head, true)).toString())
+  if (report.sha1 !== LARGE_SHA1) throw new Error('the upload arrived altered')
+  connection.close()
+  return {}
+}
+
+/** Sends one request by `work` and calls back when its response is whole and right. */
+const works = {
+  json(route) {
+    const bytes = route.head('GET /json', KNOWN_HOST)
+    let count = 0
+    return (connection, done) => {
+      count += 1
+      if (count % SAMPLE !== 0) return connection.send(bytes, done)
+      const parts = []
+      const check = (error) => {
+        const same = error || Buffer.concat(parts).equals(JSON_BODY)
+        done(same === true ? undefined : error || new Error('a JSON body came back altered'))
+      }
+      connection.send(bytes, check, (part) => parts.push(part))
+    }
+  },
+  download(route) {
+    const bytes = route.head('GET /large', KNOWN_HOST)
+    return (connection, done) => {
+      let size = 0
+      const check = (error) =>
+        done(error ?? (size === LARGE ? undefined : new Error(`${size} bytes came`)))
+      connection.send(bytes, check, (part) => {
+        size += part.length
+      })
+    }
+  },
+  upload(route) {
+    const bytes = route.head('POST /large', KNOWN_HOST, POST)
+    return (connection, done) => {
+      const parts = []
+      const check = (error) => {
+        if (error) return done(error)
+        const { size } = JSON.parse(Buffer.concat(parts).toString())
+        done(size === LARGE ? undefined : new Error(`${size} bytes arrived`))
+      }
+      connection.upload(bytes, check, (part) => parts.push(part))
+    }
+  },
+}
+
+/** Counts, times and CPU between the first completion after `warmUp` and the first after `duration` more. */
+class Slice {
+  #warmUntil
+  #duration
+  #pids
+  #begun
+  #cpu
+  #own
+  #latencies = []
+  #finish
+  done
+
+  constructor({ warmUp, duration, pids }) {
+    this.#warmUntil = performance.now() + warmUp
+    this.#duration = duration
+    this.#pids = pids
+    this.done = new Promise((resolve, reject) => {
+      const stalled = () => reject(new Error('no progress'))
+      const timer = setTimeout(stalled, warmUp + duration + 20_000)
+      this.#finish = (error, result) => {
+        clearTimeout(timer)
+        if (error) reject(error)
+        else resolve(result)
+      }
+    })
+  }
+
+  /** Notes one completion that was sent at `sentAt`; false once the slice is over. */
+  note(sentAt) {
+    const now = performance.now()
+    if (this.#begun === undefined) {
+      if (now < this.#warmUntil) return true
+      this.#cpu = cpuSeconds(this.#pids)
+      this.#own = process.cpuUsage()
+      this.#begun = performance.now()
+      return true
+    }
+    this.#latencies.push(now - sentAt)
+    if (now - this.#begun < this.#duration) return true
+    const seconds = (now - this.#begun) / 1000
+    const own = process.cpuUsage(this.#own)
+    const latencies = Float64Array.from(this.#latencies).sort()
+    const at = (share) => latencies[Math.min(latencies.length - 1, (latencies.length * share) | 0)]
+    this.#finish(undefined, {
+      requests: latencies.length,
+      seconds,
+      cpuSeconds: cpuSeconds(this.#pids) - this.#cpu,
+      p50: at(0.5),
+      p99: at(0.99),
+      generatorBusy: (own.user + own.system) / 1e6 / seconds,
+    })
+    return false
+  }
+
+  fail(error) {
+    this.#finish(error)
+  }
+}
+
+/** Keep-alive connections, each in its own closed loop. */
+async function throughput({ route: options, work, connections, ...bounds }) {
+  const route = new Route(options)
+  const open = await Promise.all(Array.from({ length: connections }, () => route.open(KNOWN_HOST)))
+  const send = works[work](route)
+  const slice = new Slice(bounds)
+  for (const connection of open) {
+    const next = () => {
+      const sentAt = performance.now()
+      send(connection, (error) => {
+        if (error) slice.fail(error)
+        else if (slice.note(sentAt)) next()
+      })
+    }
+    next()
+  }
+  try {
+    return await slice.done
+  } finally {
+    for (const connection of open) connection.close()
+  }
+}
+
+/** A new CONNECT + TLS for each request: to the known host, or each to a host (and domain) never seen before. */
+async function cold({ route: options, connections, firstHost, ...bounds }) {
+  const route = new Route(options)
+  const slice = new Slice(bounds)
+  let hosts = firstHost
+  let over = false
+  const loop = async () => {
+    while (!over) {
+      const host = firstHost === undefined ? KNOWN_HOST : `api.n${hosts++}.bench.test`
+      const sentAt = performance.now()
+      const connection = await route.open(host)
+      const body = await once(connection, route.head('GET /json', host))
+      connection.close()
+      if (!Buffer.concat(body).equals(JSON_BODY)) throw new Error('a JSON body came back altered')
+      if (!slice.note(sentAt)) over = true
+    }
+  }
+  for (let index = 0; index < connections; index += 1) loop().catch((error) => slice.fail(error))
+  try {
+    return { ...(await slice.done), nextHost: hosts }
+  } finally {
+    over = true
+  }
+}
+
+/** Opens connections, uses each once and keeps them. */
+async function hold({ route: options, connections }) {
+  const route = new Route(options)
+  const deadline = performance.now() + HOLD_WITHIN
+  let left = connections
+  const openSome = async () => {
+    while (left-- > 0) {
+      if (performance.now() > deadline) {
+        left = 0
+        throw new Error(`${held.length} of ${connections} connections in ${HOLD_WITHIN} ms`)
+      }
+      const connection = await route.open(KNOWN_HOST)
+      held.push(connection)
+      await once(connection, route.head('GET /json', KNOWN_HOST))
+    }
+  }
+  await Promise.all(Array.from({ length: 8 }, openSome))
+  return {}
+}
+
+/** Counts the held connections that still live. */
+const alive = () => ({ alive: held.filter((connection) => !connection.closed).length })
+
+/** Closes what is held. */
+function release() {
+  for (const connection of held.splice(0)) connection.close()
+  return {}
+}
+
+const operations = { verify, throughput, cold, hold, alive, release }
+
+process.on('message', async ({ id, operation, ...options }) => {
+  try {
+    process.send({ id, result: await operations[operation](options) })
+  } catch (error) {
+    process.send({ id, error: error.message })
+  }
+})
+process.on('disconnect', () => process.exit(0))
