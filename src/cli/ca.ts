@@ -1,9 +1,8 @@
 import { X509Certificate } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type AuthorityOptions, openAuthority, rotateAuthority } from '../ca/authority.ts'
+import type { AuthorityOptions } from '../ca/authority.ts'
 import { MappedNames } from '../ca/names.ts'
-import { systemRoots } from '../ca/trust.ts'
 import type { Config } from '../config/schema.ts'
 import { parseTarget } from '../lib/authority.ts'
 import { systemClock } from '../lib/clock.ts'
@@ -63,6 +62,7 @@ async function readCertificate(config: Config): Promise<X509Certificate> {
     pem = await readFile(file, 'utf8')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    const { openAuthority } = await import('../ca/authority.ts')
     pem = (await openAuthority(optionsFor(config))).certificatePem
   }
   try {
@@ -86,6 +86,7 @@ function show(config: Config, certificate: X509Certificate): void {
 }
 
 async function rotate(config: Config): Promise<void> {
+  const { rotateAuthority } = await import('../ca/authority.ts')
   const authority = await rotateAuthority(optionsFor(config))
   print(`A new CA is in ${authority.certificatePath}`)
   print(`SHA-256 ${authority.fingerprint256}`)
@@ -99,6 +100,7 @@ async function exportAs(
   format: (typeof FORMATS)[number],
   out: string | undefined,
 ): Promise<void> {
+  const { systemRoots } = await import('../ca/trust.ts')
   const pem = certificate.toString()
   const content =
     format === 'der'

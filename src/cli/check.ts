@@ -1,4 +1,3 @@
-import { loadConfig } from '../config/load.ts'
 import { ConfigError } from '../errors.ts'
 import { type Command, EXIT, print } from './command.ts'
 
@@ -13,6 +12,7 @@ export const check: Command = (cli) =>
         .example('$0 check -c staging.json', 'exits with 0 when valid, else with 2'),
     async ({ config: file, json }) => {
       try {
+        const { loadConfig } = await import('../config/load.ts')
         const { pools, egress } = await loadConfig(file)
         const credentials = Object.values(pools).flatMap((pool) => pool.credentials)
         const counts = [

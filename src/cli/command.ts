@@ -1,5 +1,4 @@
 import type { Argv } from 'yargs'
-import { loadConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { ConfigError, CupbearerError, type OperatorCode, type WireCode } from '../errors.ts'
 
@@ -36,6 +35,8 @@ export async function withConfig(
   file: string,
   body: (config: Config) => Promise<void>,
 ): Promise<void> {
+  // Loaded when it is needed: `--help` and wrong uses answer without it.
+  const { loadConfig } = await import('../config/load.ts')
   const config = await loadConfig(file)
   try {
     await body(config)

@@ -1,4 +1,3 @@
-import { prepareEnvironment } from './child-environment.ts'
 import { type Command, print, withConfig } from './command.ts'
 
 /** `env`: what `run` sets, for a shell. */
@@ -17,6 +16,7 @@ export const env: Command = (cli) =>
         .example('eval "$($0 env)"', 'sets up this shell'),
     async ({ config: file, client, json }) => {
       await withConfig(file, async (config) => {
+        const { prepareEnvironment } = await import('./child-environment.ts')
         const variables = await prepareEnvironment(config, { client })
         if (json) print(JSON.stringify(variables))
         else

@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process'
 import { constants } from 'node:os'
-import { prepareEnvironment } from './child-environment.ts'
 import { type Command, CommandError, EXIT, withConfig } from './command.ts'
 
 /** `run`: one program through the proxy. */
@@ -24,6 +23,7 @@ export const run: Command = (cli) =>
         throw new CommandError(EXIT.usage, 'run what? The program follows after --')
       }
       await withConfig(file, async (config) => {
+        const { prepareEnvironment } = await import('./child-environment.ts')
         const variables = await prepareEnvironment(config, { client })
         process.exitCode = await execute(program, args, { ...process.env, ...variables })
       })

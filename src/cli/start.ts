@@ -1,8 +1,7 @@
 import type { Cupbearer } from '../app.ts'
-import { loadConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
 import { watchConfig } from '../config/watch.ts'
-import { createLog, type Logger } from '../lib/log.ts'
+import type { Logger } from '../lib/log.ts'
 import { type Command, configFlag, EXIT, print, reportError, withConfig } from './command.ts'
 
 /** `start`: the proxy itself, in the foreground. */
@@ -39,6 +38,7 @@ export const start: Command = (cli) =>
 
 /** Runs the proxy until it is told to stop; gives the exit code. */
 async function serve(config: Config, onReady: (app: Cupbearer) => void): Promise<number> {
+  const { createLog } = await import('../lib/log.ts')
   const format = config.log.format ?? (process.stderr.isTTY ? 'pretty' : 'json')
   const log = createLog({ level: config.log.level, format })
 
@@ -54,6 +54,7 @@ async function serve(config: Config, onReady: (app: Cupbearer) => void): Promise
   })
   const served = async () => {
     const { createCupbearer } = await import('../app.ts')
+    const { loadConfig } = await import('../config/load.ts')
     const reloadFrom = () => loadConfig(config.file)
     app = await createCupbearer({ config, log, reloadFrom })
     if (stops.asked() === 0) onReady(app)

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { Agent, type buildConnector, type Dispatcher } from 'undici'
 import type { UpstreamConfig } from '../config/schema.ts'
 import type { Authority } from '../lib/authority.ts'
@@ -30,7 +31,9 @@ export class Agents {
   readonly #guard: UnpinnedGuard
   readonly #entries = new Map<string, Entry>()
   /** Agents that serve what they have begun and take nothing new. */
-  readonly #closing = new Set<Agent>()
+  readonly #closing = new Set<Promise<void>>()
+  /** undici cannot cut short an agent that it is closing already, so its connections are known here. */
+  readonly #sockets = new Set<Socket>()
   #cancelSweep: (() => void) | undefined
 
   constructor(
@@ -64,16 +67,16 @@ export class Agents {
   async drain(): Promise<void> {
     this.#cancelSweep?.()
     this.#cancelSweep = undefined
-    const agents = [...this.#entries.values()].map((entry) => entry.agent)
+    for (const { agent } of this.#entries.values()) this.#retire(agent)
     this.#entries.clear()
-    await Promise.all(agents.map((agent) => this.#retire(agent)))
+    await Promise.all(this.#closing)
   }
 
-  /** Closes every connection now. */
+  /** Closes every connection now, also those in use or in the making. */
   async destroy(): Promise<void> {
+    this.#connector.close()
     const drained = this.drain()
-    this.#connector.abort()
-    await Promise.all([...this.#closing].map((agent) => agent.destroy()))
+    for (const socket of this.#sockets) socket.destroy()
     await drained
   }
 
@@ -100,7 +103,11 @@ export class Agents {
     const target = { host: hostname, port: Number(port) || (secure ? 443 : 80) }
     const guard = key === '' ? (address: string) => this.#guard(target, address) : undefined
     this.#connector.connect(target, { secure, sessions, early: 'refuse', guard }).then(
-      (socket) => callback(null, socket),
+      (socket) => {
+        this.#sockets.add(socket)
+        socket.once('close', () => this.#sockets.delete(socket))
+        callback(null, socket)
+      },
       // undici tries a request again by itself after some codes of its own: ours are none of them.
       (error) => callback(toUpstreamError(error, false), null),
     )
@@ -111,18 +118,14 @@ export class Agents {
     for (const [key, entry] of this.#entries) {
       if (entry.usedAt > oldest) continue
       this.#entries.delete(key)
-      void this.#retire(entry.agent)
+      this.#retire(entry.agent)
     }
     this.#cancelSweep =
       this.#entries.size === 0 ? undefined : this.#clock.schedule(SWEEP_MS, () => this.#sweep())
   }
 
-  async #retire(agent: Agent): Promise<void> {
-    this.#closing.add(agent)
-    try {
-      await agent.close()
-    } finally {
-      this.#closing.delete(agent)
-    }
+  #retire(agent: Agent): void {
+    const closing = agent.close().finally(() => this.#closing.delete(closing))
+    this.#closing.add(closing)
   }
 }

@@ -138,14 +138,16 @@ export class Attempt implements Dispatcher.DispatchHandler {
       const last = chunks.pop()
       for (const chunk of chunks) sink.write(chunk)
       sink.end(last, this.#trailers)
-      return this.#notify()
+      this.#notify()
+      return
     }
     let writable = true
     if (chunks.length === 0 && !this.#error) sink.flush()
     for (const chunk of chunks) writable = sink.write(chunk)
     if (this.#error) {
       sink.abort(this.#error)
-      return this.#notify()
+      this.#notify()
+      return
     }
     if (writable) this.#resume?.()
   }

@@ -45,6 +45,7 @@ export interface ConnectOptions {
 export class Connector {
   readonly #options: ConnectorOptions
   readonly #connecting = new Set<AbortController>()
+  #closed = false
 
   constructor(options: ConnectorOptions) {
     this.#options = options
@@ -52,6 +53,7 @@ export class Connector {
 
   /** Rejects with an `UpstreamError` of which nothing was sent, or with the reason of the caller's signal. */
   async connect(target: Authority, options: ConnectOptions): Promise<Socket> {
+    if (this.#closed) throw shuttingDown()
     const { connectTimeout, clock, transport, outcome } = this.#options
     const controller = new AbortController()
     let tunnelled = false
@@ -100,10 +102,10 @@ export class Connector {
     }
   }
 
-  /** Ends every connection that is still being made. */
-  abort(): void {
-    const error = new UpstreamError('SHUTTING_DOWN', 'the connection was given up', { sent: false })
-    for (const controller of this.#connecting) controller.abort(error)
+  /** Ends every connection that is still being made, and makes none any more. */
+  close(): void {
+    this.#closed = true
+    for (const controller of this.#connecting) controller.abort(shuttingDown())
   }
 
   async #secure(
@@ -132,6 +134,10 @@ export class Connector {
       return egressDown(egress, 'its proxy did not answer in time')
     return timedOut(target, 'connecting')
   }
+}
+
+function shuttingDown(): UpstreamError {
+  return new UpstreamError('SHUTTING_DOWN', 'the connection was given up', { sent: false })
 }
 
 function remote(socket: Socket): string {

@@ -77,11 +77,16 @@ export function handOver(
   early: Buffer,
   options: OpenOptions,
 ): Socket {
-  if (early.length === 0) return socket
   if (options.early === 'keep') {
-    socket.unshift(early)
+    if (early.length > 0) socket.unshift(early)
+    // The handshake has left it paused; a `readable` listener that goes makes it like new, so that its next
+    // reader sets it flowing.
+    socket.on('readable', ignore).off('readable', ignore)
     return socket
   }
+  if (early.length === 0) return socket
   socket.destroy()
   throw egressDown(egress, 'its proxy sent bytes of its own into the connection')
 }
+
+function ignore(): void {}

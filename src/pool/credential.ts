@@ -141,10 +141,21 @@ export class Credential implements Heaped {
     return this.#coolUntil > now || this.settings.lane.rests ? 'cooling' : 'active'
   }
 
+  /** Whether its token has ended and there is nothing to renew it from. */
+  endedForGood(now: number): boolean {
+    return !!this.#token && !this.source.renewable && !this.revoked && !this.hasLiveToken(now)
+  }
+
+  /** Whether observers know its state and its token lives: only its limits have moved. */
+  isRipe(now: number): boolean {
+    return this.state(now) === this.announced && this.hasLiveToken(now)
+  }
+
   /** When a request may take it: not after `now` = at once; never = something must happen first. */
   readyAt(now: number): number {
     if (!this.hasLiveToken(now) || this.#revoked) return NEVER
-    if (this.#quarantine && !this.#canary) return this.source.renewable ? NEVER : this.#quarantine.until
+    if (this.#quarantine && !this.#canary)
+      return this.source.renewable ? NEVER : this.#quarantine.until
     if (this.#canary && this.limits.inFlight > 0) return NEVER
     const lane = this.settings.lane.blockedUntil(now)
     if (lane > now) return lane
@@ -169,7 +180,7 @@ export class Credential implements Heaped {
   nextRefresh(now: number): number {
     if (this.gone || this.#revoked) return NEVER
     if (this.#token && !this.source.renewable) return NEVER
-    if (this.#quarantine && !this.#canary) return this.source.renewable ? this.#quarantine.until : NEVER
+    if (this.#quarantine && !this.#canary) return this.#quarantine.until
     if (this.#refresh) return this.#refresh.retryAt
     return this.hasLiveToken(now) ? this.#refreshAt : now
   }
@@ -229,16 +240,17 @@ export class Credential implements Heaped {
   }
   /** The back-off has passed for a credential that cannot renew: a request may try. */
   openHalf(now: number): void {
-    if (this.#quarantine && !this.source.renewable && this.#quarantine.until <= now) this.#canary = true
+    if (this.#quarantine && !this.source.renewable && this.#quarantine.until <= now)
+      this.#canary = true
   }
-  /** A request went well. */
-  succeed(): boolean {
-    const ended = this.#quarantine !== undefined
-    if (ended) this.#lastError = undefined
+  /** A request went well; a canary's ends the quarantine. Returns whether it did. */
+  succeed(canary: boolean): boolean {
+    this.#limitedStreak = 0
+    if (!canary || !this.#canary) return false
     this.#quarantine = undefined
     this.#canary = false
-    this.#limitedStreak = 0
-    return ended
+    this.#lastError = undefined
+    return true
   }
 
   revoke(reason: string): void {

@@ -11,6 +11,8 @@ export class Grant implements Lease {
   readonly egress: string
   readonly headers: readonly string[]
   readonly owner: Credential
+  /** Whether it shows if a quarantined credential works again. */
+  readonly canary: boolean
   stage: 'reserved' | 'dispatched' | 'settled' = 'reserved'
   readonly #claims: Readonly<Record<string, unknown>> | undefined
   readonly #leave: (grant: Grant) => void
@@ -24,6 +26,7 @@ export class Grant implements Lease {
     this.egress = owner.settings.lane.name
     this.headers = owner.settings.headers
     this.owner = owner
+    this.canary = owner.canary
     this.#claims = owner.token.claims
     this.#leave = leave
   }

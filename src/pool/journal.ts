@@ -75,7 +75,7 @@ export class Journal {
     if (!usage) return
     try {
       this.#store.saveUsage(this.#pool, credential.id, usage)
-      credential.limits.written()
+      credential.limits.written(ahead)
       this.#usageFailed = false
     } catch (error) {
       if (!this.#usageFailed) this.#report(credential, error, 'use of limits could not be stored')

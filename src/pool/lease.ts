@@ -71,7 +71,11 @@ export interface CredentialStatus {
   readonly refreshAt: number | undefined
   readonly uses: number
   readonly inFlight: number
-  readonly limits: readonly { readonly limit: string; readonly used: number; readonly max: number }[]
+  readonly limits: readonly {
+    readonly limit: string
+    readonly used: number
+    readonly max: number
+  }[]
   readonly cooldownUntil: number | undefined
   readonly lastError: string | undefined
 }
@@ -80,7 +84,9 @@ export interface PoolStatus {
   readonly name: string
   readonly targets: readonly string[]
   readonly status: 'healthy' | 'degraded' | 'exhausted'
-  readonly tokens: Readonly<Record<'active' | 'cooling' | 'quarantined' | 'pending' | 'revoked', number>>
+  readonly tokens: Readonly<
+    Record<'active' | 'cooling' | 'quarantined' | 'pending' | 'revoked', number>
+  >
   /** Over tokens whose end is known; undefined when there is none. */
   readonly avgTtlRemainingSeconds: number | undefined
   /** 0 to 1; undefined before the first refresh. */

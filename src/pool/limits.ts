@@ -131,9 +131,7 @@ export class Limits {
         count,
       ]),
     }))
-    this.#windows = this.#windows.map(
-      ({ rate }) => new Window(rate, logFor(rate.windowMs, logs)),
-    )
+    this.#windows = this.#windows.map(({ rate }) => new Window(rate, logFor(rate.windowMs, logs)))
     if (sameToken) this.#uses = usage.uses
   }
 
@@ -196,8 +194,8 @@ export class Limits {
   }
 
   /** The last write has reached the store. */
-  written(): void {
-    this.#headroom = (this.#batch ?? 1) - 1
+  written(ahead: boolean): void {
+    this.#headroom = ahead ? (this.#batch ?? 1) - 1 : 0
   }
 
   describe(now: number): { limit: string; used: number; max: number }[] {
@@ -217,7 +215,9 @@ export class Limits {
     this.#windows = config.rate.map((rate) => new Window(rate, logFor(rate.windowMs, logs)))
     this.#concurrency = config.concurrency ?? NEVER
     this.#maxUses = config.uses ?? NEVER
-    const durable = config.rate.filter((rate) => rate.windowMs >= DURABLE_MS).map(({ count }) => count)
+    const durable = config.rate
+      .filter((rate) => rate.windowMs >= DURABLE_MS)
+      .map(({ count }) => count)
     if (config.uses !== undefined) durable.push(config.uses)
     this.#batch =
       durable.length > 0 ? Math.max(1, Math.floor(Math.min(...durable) / 100)) : undefined

@@ -4,26 +4,15 @@ import type { Events } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { PinnedFetch, Source } from '../sources/source.ts'
 import type { Store } from '../store/store.ts'
-import { Alarm, backOff } from './alarm.ts'
 import type { Credential } from './credential.ts'
+import { Desk } from './desk.ts'
 import { Grant } from './grant.ts'
 import { Journal, type PoolLog } from './journal.ts'
-import type { Lane } from './lane.ts'
 import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
-import { Queue } from './queue.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
 import { callRoll } from './roster.ts'
-import type { Want } from './select.ts'
-import { describePool, Meter } from './status.ts'
+import { describePool } from './status.ts'
 import { Stock } from './stock.ts'
-
-const LIMITED_MS = 1000
-const MAX_LIMITED_MS = 60_000
-const LANE_REST_MS = 1000
-const MAX_LANE_REST_MS = 15_000
-/** How often the wall clock is held against the steady one. */
-const CLOCK_CHECK_MS = 30_000
-const CLOCK_JUMP_MS = 1000
 
 /** What a pool is made of; sources, store and egress come from outside. */
 export interface PoolOptions {
@@ -52,15 +41,11 @@ export class Pool {
   readonly #clock: Clock
   readonly #random: () => number
   readonly #stock: Stock
-  readonly #queue = new Queue()
-  readonly #meter = new Meter()
+  readonly #desk: Desk
   readonly #journal: Journal
   readonly #refresher: Refresher
-  readonly #alarm: Alarm
   readonly #watches = new Map<Credential, () => void>()
   #config: PoolConfig
-  #clockOffset: number
-  #nextClockCheck = 0
   #closed = false
 
   /** Takes up what the store knows; tokens that are missing are got in the background. */
@@ -76,11 +61,19 @@ export class Pool {
     this.#options = options
     this.#config = options.config
     this.#clock = clock
-    this.#clockOffset = clock.now() - clock.monotonic()
     this.#random = options.random ?? Math.random
     this.#stock = new Stock(name, options.config)
     this.#journal = new Journal(name, store, clock, log)
-    this.#alarm = new Alarm(clock, () => this.#tick())
+    this.#desk = new Desk({
+      pool: name,
+      config: () => this.#config,
+      clock,
+      random: this.#random,
+      events,
+      stock: this.#stock,
+      journal: this.#journal,
+      plan: (credential, now) => this.#refresher.schedule(credential, now),
+    })
     this.#refresher = new Refresher({
       pool: name,
       clock,
@@ -100,11 +93,7 @@ export class Pool {
   /** A lease now, or undefined when the request must wait. Throws `WireError` for a hopeless one. */
   lease(request: LeaseRequest): Lease | undefined {
     if (this.#closed) throw this.#shuttingDown()
-    const now = this.#clock.monotonic()
-    this.#advance(now)
-    const lease = this.#answer(this.#stock.resolve(request, now), now)
-    this.#rearm()
-    return lease
+    return this.#desk.lease(request)
   }
 
   /**
@@ -113,36 +102,12 @@ export class Pool {
    */
   async wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     signal.throwIfAborted()
-    const lease = this.lease(request)
-    if (lease) return lease
-    const now = this.#clock.monotonic()
-    const want = this.#stock.resolve(request, now)
-    const { max, wait } = this.#config.queue
-    if (this.#queue.size >= max) {
-      throw new WireError('QUEUE_FULL', `${this.#queue.size} requests wait for pool ${this.name}`, {
-        retryAfterMs: this.#stock.retryAfter(want, now),
-      })
-    }
-    if (wait <= 0) throw this.#stock.exhausted(want, now)
-    const granted = this.#queue.join(want, now + wait, signal)
-    this.#rearm()
-    return granted
+    return this.lease(request) ?? this.#desk.wait(request, signal)
   }
 
   /** Ends a lease with what was learned; a second time is ignored. */
   settle(lease: Lease, outcome: Outcome): void {
-    const grant = ownGrant(lease)
-    if (grant.stage === 'settled') return
-    const sent = grant.stage === 'dispatched'
-    grant.stage = 'settled'
-    const credential = grant.owner
-    const now = this.#clock.monotonic()
-    credential.limits.end(sent)
-    this.#learnOfLane(grant, outcome, sent, now)
-    const change = this.#learn(grant, outcome, now)
-    if (change) this.#changed(credential, change, now)
-    else this.#replace(credential, now)
-    this.#rearm()
+    this.#desk.settle(ownGrant(lease), outcome)
   }
 
   /** Heals an `expired` answer: renews the token, once for all who ask. Goes on when the caller leaves. */
@@ -152,46 +117,42 @@ export class Pool {
     if (generation < credential.generation) return { ...none, result: 'stale' }
     const now = this.#clock.monotonic()
     if (!credential.gone && !credential.revoked && !credential.quarantined) {
-      const early = now - credential.forcedAt < this.#config.refresh.minInterval
+      const { minInterval } = this.#config.refresh
+      const early = now - credential.forcedAt < minInterval
       if (this.#refresher.isRunning(credential) || (credential.source.renewable && !early)) {
         return this.#force(credential, now)
       }
       const reason = early
         ? 'upstream refused a token that was just renewed'
         : 'upstream refused the token, and its source gives no other'
-      this.#quarantine(credential, reason, now)
+      this.#desk.quarantine(credential, reason, now)
     }
     return { ...none, result: 'failed', quarantined: true, reason: credential.lastError }
   }
 
   /** Rests the credentials of an egress that upstream limits as a whole. */
   coolEgress(egress: string, ms: number, reason: string): void {
-    const now = this.#clock.monotonic()
-    const until = now + Math.min(ms, this.#config.quarantine.max)
-    for (const credential of this.#stock.lane(egress).members) {
-      credential.cool(until)
-      this.#changed(credential, reason, now)
-    }
-    this.#rearm()
+    this.#desk.cool(this.#stock.lane(egress), ms, reason)
   }
 
+  /** Where the pool and its credentials stand; holds no secret. */
   status(): PoolStatus {
-    this.#advance(this.#clock.monotonic())
-    this.#rearm()
+    this.#desk.advance(this.#clock.monotonic())
+    this.#desk.rearm()
     return describePool({
       name: this.name,
       config: this.#config,
       clock: this.#clock,
-      credentials: this.#stock.all(),
-      meter: this.#meter,
+      credentials: this.#stock.byId.values(),
+      meter: this.#desk.meter,
       refreshes: this.#refresher,
-      waiting: this.#queue.size,
+      waiting: this.#desk.waiting,
     })
   }
 
   /** Whether there is such a credential. */
   has(id: string): boolean {
-    return this.#stock.get(id) !== undefined
+    return this.#stock.byId.has(id)
   }
 
   /** Renews a token at the operator's wish; rejects when that fails. */
@@ -212,16 +173,16 @@ export class Pool {
   quarantine(id: string): void {
     const credential = this.#known(id)
     if (credential.revoked) return
-    this.#quarantine(credential, 'by the operator', this.#clock.monotonic())
-    this.#rearm()
+    this.#desk.quarantine(credential, 'by the operator', this.#clock.monotonic())
+    this.#desk.rearm()
   }
 
   /** Puts a quarantined or revoked credential back. */
   async release(id: string): Promise<void> {
     const credential = this.#known(id)
     credential.release()
-    this.#changed(credential, 'released by the operator', this.#clock.monotonic())
-    this.#rearm()
+    this.#desk.changed(credential, 'released by the operator', this.#clock.monotonic())
+    this.#desk.rearm()
     await this.#journal.write(credential)
   }
 
@@ -230,15 +191,15 @@ export class Pool {
     const credential = this.#known(id)
     credential.forget()
     await this.#journal.remove(credential)
-    this.#changed(credential, 'forgotten by the operator', this.#clock.monotonic())
-    this.#rearm()
+    this.#desk.changed(credential, 'forgotten by the operator', this.#clock.monotonic())
+    this.#desk.rearm()
   }
 
   /** Takes over a configuration; credentials with an unchanged source keep token, counts and state. */
   async apply(config: PoolConfig): Promise<void> {
     await this.#refresher.leftovers()
     const ids = new Set(config.credentials.map(({ id }) => id))
-    for (const credential of this.#stock.all()) {
+    for (const credential of this.#stock.byId.values()) {
       if (!ids.has(credential.id)) this.#journal.writeUsage(credential, false)
     }
     const stored = await this.#options.store.load(this.name)
@@ -255,39 +216,83 @@ export class Pool {
     const roll = callRoll(making, present, stored)
     const now = this.#clock.monotonic()
     const leaving = [...present.values()].filter((each) => roll.get(each.id) !== each)
-    for (const credential of leaving) this.#dismiss(credential, roll.has(credential.id), now)
+    for (const credential of leaving) this.#dismiss(credential, roll.has(credential.id))
     this.#stock.take(roll, config)
     for (const credential of roll.values()) {
       if (present.get(credential.id) !== credential) this.#watch(credential)
-      this.#changed(credential, 'configured', now)
     }
-    for (const credential of leaving) this.#rebind(credential, now)
-    this.#queue.review((want) => this.#answer(want, now))
-    this.#rearm()
+    this.#desk.changedAll([...leaving, ...roll.values()], 'configured', now)
+    this.#desk.rearm()
   }
 
   /** Stops; a refresh that runs may end first, so that a rotated token is stored. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    this.#alarm.stop()
-    this.#queue.failAll(this.#shuttingDown())
+    this.#desk.close(this.#shuttingDown())
     for (const stop of this.#watches.values()) stop()
     this.#watches.clear()
     await this.#refresher.close()
-    for (const credential of this.#stock.all()) this.#journal.writeUsage(credential, false)
+    for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)
     await this.#journal.close()
   }
 
-  /** A lease for what is wanted, undefined to wait; throws when waiting is of no use. */
-  #answer(want: Want, now: number): Grant | undefined {
-    for (;;) {
-      const credential = this.#stock.pick(want)
-      if (!credential) return this.#stock.isHopeful(want, now) ? this.#try(want, now) : undefined
-      if (!credential.isOver(this.#clock.now())) return this.#grant(credential, want, now)
-      // The wall clock went ahead of the steady one.
-      credential.alignClock()
-      this.#changed(credential, 'token has ended', this.#clock.monotonic())
+  /** Renews a token that upstream refused before its end; nobody gets it until that has worked. */
+  async #force(credential: Credential, started: number): Promise<Recovery> {
+    const { generation } = credential
+    credential.refuse()
+    this.#desk.changed(credential, 'upstream refused the token', started)
+    this.#desk.rearm()
+    const { promise, role } = this.#refresher.run(credential, 'expired')
+    const { kind, reason } = await promise
+    const now = this.#clock.monotonic()
+    credential.forcedAt = now
+    const refresh = { role, ms: now - started }
+    if (kind === 'ok' || (kind === 'dropped' && credential.generation > generation)) {
+      return { result: 'renewed', quarantined: false, reason: undefined, refresh }
     }
+    const quarantined = ['quarantined', 'revoked'].includes(credential.state(now))
+    return { result: 'failed', quarantined, reason, refresh }
   }
+
+  #refreshed(credential: Credential, { kind, reason }: RefreshResult): void {
+    const now = this.#clock.monotonic()
+    const { lane } = credential.settings
+    if (kind === 'egress' && !lane.rests) this.#desk.rest(lane, now)
+    else if (kind === 'ok' && lane.rests) this.#desk.open(lane, now)
+    this.#desk.changed(credential, reason ?? 'token was renewed', now)
+    this.#desk.rearm()
+  }
+
+  /** A credential leaves; a replaced one's running refresh is of no use to the new one. */
+  #dismiss(credential: Credential, replaced: boolean): void {
+    credential.gone = true
+    if (replaced) credential.attempt += 1
+    this.#watches.get(credential)?.()
+    this.#watches.delete(credential)
+  }
+
+  #watch(credential: Credential): void {
+    const stop = credential.source.watch?.(() => this.#refresher.renew(credential))
+    if (!stop) return
+    this.#watches.set(credential, stop)
+    // It may have changed while nobody watched.
+    if (credential.token) this.#refresher.renew(credential)
+  }
+
+  #known(id: string): Credential {
+    const credential = this.#stock.byId.get(id)
+    if (credential) return credential
+    const message = `pool ${this.name} has no credential ${JSON.stringify(id)}`
+    throw new CupbearerError('SOURCE_FAILED', message)
+  }
+
+  #shuttingDown(): WireError {
+    return new WireError('SHUTTING_DOWN', 'the proxy is shutting down')
+  }
+}
+
+function ownGrant(lease: Lease): Grant {
+  if (lease instanceof Grant) return lease
+  throw new TypeError('a lease of this pool is needed')
 }

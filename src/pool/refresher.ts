@@ -140,7 +140,11 @@ export class Refresher {
     const now = this.#options.clock.monotonic()
     for (let next = this.#due.top; next; next = this.#due.top) {
       if (this.#background >= PARALLEL) return
-      if (next.dueAt > now) return this.#alarm.by(next.dueAt)
+      if (next.dueAt > now) {
+        this.#alarm.by(next.dueAt)
+        return
+      }
+      this.#due.delete(next)
       this.#background += 1
       void this.run(next, causeFor(next)).promise.finally(() => {
         this.#background -= 1

@@ -32,24 +32,28 @@ export function callRoll(
   stored: Stored,
 ): Map<string, Credential> {
   const roll = new Map<string, Credential>()
+  const updates: (() => void)[] = []
   for (const [index, config] of making.config.credentials.entries()) {
     const fingerprint = making.fingerprint(config.source)
     const known = present.get(config.id)
     const kept = known?.fingerprint === fingerprint ? known : undefined
-    const record = stored.get(config.id)?.record
-    const pinned = kept?.settings.lane.name ?? record?.egress
+    const pinned = known?.settings.lane.name ?? stored.get(config.id)?.record.egress
     const settings = settingsFor(making, config, index, pinned)
     const limits = mergeLimits(making.config.limits, config.limits)
     if (kept) {
-      kept.settings = settings
-      kept.limits.configure(limits)
-      kept.alignClock()
+      updates.push(() => {
+        kept.settings = settings
+        kept.limits.configure(limits)
+        kept.alignClock()
+      })
     }
     roll.set(
       config.id,
       kept ?? create(making, config, fingerprint, settings, new Limits(limits), stored, known),
     )
   }
+  // Only now, when nothing can fail any more: a refused configuration leaves no trace.
+  for (const update of updates) update()
   return roll
 }
 
@@ -64,14 +68,16 @@ function create(
 ): Credential {
   const source = createSource(config.source)
   const credential = new Credential({ id: config.id, fingerprint, source, limits, clock, settings })
-  const { record, usage } = stored.get(config.id) ?? {}
+  const now = clock.monotonic()
+  const { record, usage: past } = stored.get(config.id) ?? {}
+  const usage = former?.limits.write(former.generation, false, now, clock.now()) ?? past
   const same = record?.fingerprint === fingerprint
   if (record && same) credential.restore(record, tokenOf(record), random())
   // A changed source starts afresh, but its generations go on: the store refuses lower ones.
   credential.continueFrom(Math.max(record?.generation ?? 0, former?.generation ?? 0))
   if (usage) {
     const sameToken = same && usage.generation === record?.generation
-    limits.restore(usage, sameToken, clock.monotonic(), clock.now())
+    limits.restore(usage, sameToken, now, clock.now())
     if (sameToken && limits.usedUp) credential.useUp()
   }
   return credential

@@ -5,14 +5,10 @@ import type { LeaseRequest } from './lease.ts'
 type Before = (a: Credential, b: Credential) => boolean
 
 const byTurn: Before = (a, b) =>
-  a.lastGrant !== b.lastGrant
-    ? a.lastGrant < b.lastGrant
-    : a.settings.index < b.settings.index
+  a.lastGrant !== b.lastGrant ? a.lastGrant < b.lastGrant : a.settings.index < b.settings.index
 
 const byUse: Before = (a, b) =>
-  a.limits.inFlight !== b.limits.inFlight
-    ? a.limits.inFlight < b.limits.inFlight
-    : byTurn(a, b)
+  a.limits.inFlight !== b.limits.inFlight ? a.limits.inFlight < b.limits.inFlight : byTurn(a, b)
 
 /** Which of two ready credentials is taken first; `sticky` goes by use where a request has no session. */
 export const STRATEGIES: Readonly<Record<PoolConfig['select'], Before>> = {

@@ -41,7 +41,10 @@ const CANARY = { pool: '', id: '' }
 
 /** The one name of a store file, so that a link to it meets the same lock; its folder is made if absent. */
 export function locate(path: string): string {
-  if (existsSync(path)) return realpathSync(path)
+  if (existsSync(path)) {
+    if (!statSync(path).isFile()) throw new CupbearerError('STORE_FAILED', `${path} is not a file`)
+    return realpathSync(path)
+  }
   makeFolder(dirname(path))
   return join(realpathSync(dirname(path)), basename(path))
 }

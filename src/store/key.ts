@@ -9,7 +9,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
+  writeFileSync,
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { ConfigError, CupbearerError } from '../errors.ts'
@@ -71,7 +71,7 @@ function createKeyFile(keyFile: string): Buffer {
   const descriptor = openSync(draft, 'wx', 0o600)
   try {
     fchmodSync(descriptor, 0o600)
-    writeSync(descriptor, `${key.toString('base64')}\n`)
+    writeFileSync(descriptor, `${key.toString('base64')}\n`)
     fsyncSync(descriptor)
   } finally {
     closeSync(descriptor)

@@ -64,7 +64,10 @@ function value({ measure, read, over }, name, targets) {
   const own = figure(name)
   if (own === undefined || over === undefined) return own
   if (over !== 'added') return own / figure(over)
-  return (own - figure('direct')) / (figure('base') - figure('direct'))
+  // Where a busy machine made direct the slower one, there is nothing to tell.
+  const added = own - figure('direct')
+  const least = figure('base') - figure('direct')
+  return added > 0 && least > 0 ? added / least : undefined
 }
 
 function table(rows, names, targets) {

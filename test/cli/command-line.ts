@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { testAuthority } from '../support/certificates.ts'
 
 const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 
@@ -32,7 +33,11 @@ export async function cupbearer(
   options: { cwd: string; env?: NodeJS.ProcessEnv },
 ): Promise<{ code: number | null; out: string; err: string }> {
   const child = begin(args, options)
-  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
+  const [out, err] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close'),
+  ])
   return { code: child.exitCode, out, err }
 }
 
@@ -75,11 +80,13 @@ export class FakeProxy {
       const known = Object.hasOwn(answers, key)
       const allowed = request.headers.authorization === `Bearer ${ADMIN_TOKEN}`
       const problem = { error: { code: 'NOT_FOUND', message: 'no such credential' } }
-      response.writeHead(allowed ? (known ? 200 : 404) : 401, { 'content-type': 'application/json' })
+      response.writeHead(allowed ? (known ? 200 : 404) : 401, {
+        'content-type': 'application/json',
+      })
       response.end(JSON.stringify(known ? answers[key] : problem))
     })
     await mkdir(join(folder, 'data'), { recursive: true })
-    await writeFile(join(folder, 'ca.pem'), CA_PEM)
+    await writeFile(join(folder, 'ca.pem'), testAuthority().caPem)
     await writeFile(join(folder, 'data', 'admin-token'), `${ADMIN_TOKEN}\n`)
     await writeFile(
       join(folder, 'data', 'running.json'),
@@ -99,6 +106,3 @@ export class FakeProxy {
     await once(this.#server, 'close')
   }
 }
-
-/** A certificate that trusts nothing: enough to be carried around in bundles. */
-const CA_PEM = ''

@@ -79,9 +79,10 @@ test('a reload keeps the connections of an unchanged egress and drains those of 
     handler: (request, response, connection) => {
       const remoteAddress = request.socket.remoteAddress
       const end = () => response.end(JSON.stringify({ connection, remoteAddress }))
-      if (request.url !== '/slow') return end()
-      response.flushHeaders()
-      finish = end
+      if (request.url === '/slow') {
+        response.flushHeaders()
+        finish = end
+      } else end()
     },
   })
   await using harness = new Harness({

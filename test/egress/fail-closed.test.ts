@@ -209,5 +209,5 @@ test('giving up a tunnel ends its connection to a proxy that hangs', async () =>
 
 async function freePort(): Promise<number> {
   await using listener = new Listener(createServer())
-  return listener.listen('127.0.0.1')
+  return await listener.listen('127.0.0.1')
 }

@@ -43,7 +43,10 @@ export class Harness implements AsyncDisposable {
     const { origin, pathname } = new URL(url)
     const dispatcher = this.egresses.dispatcher(egress, key)
     const { statusCode, body } = await dispatcher.request({ origin, path: pathname, method: 'GET' })
-    return { ...((await body.json()) as Answer), status: statusCode }
+    const answer = (await body.json()) as Answer
+    // undici waits a turn of the event loop before it uses a connection again.
+    await new Promise((resolve) => setImmediate(resolve))
+    return { ...answer, status: statusCode }
   }
 
   /** The code of the failure that a request ends with. */

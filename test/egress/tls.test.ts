@@ -73,7 +73,7 @@ test('refuses TLS 1.1 and offers http/1.1 alone', async () => {
   const alpn = createServer({
     ...certificate,
     ALPNCallback: ({ servername, protocols }) => {
-      offered.push(servername, protocols)
+      offered.push(servername || '', protocols)
       return undefined
     },
   })

@@ -118,9 +118,11 @@ describe('a watched token file', () => {
     await writeFile(path, 'one')
     const other = watched(join(folder, 'other'), { pollMs: 10 })
     const watch = watched(path, { pollMs: 10 })
-    const told = other.changed()
-    await writeFile(join(folder, 'other'), 'x')
-    await told
+    for (const text of ['x', 'xx', 'xxx', 'xxxx']) {
+      const told = other.changed()
+      await writeFile(join(folder, 'other'), text)
+      await told
+    }
     expect(watch.count()).toBe(0)
     watch.stop()
     const again = other.changed()

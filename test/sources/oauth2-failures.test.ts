@@ -207,6 +207,22 @@ describe('an endpoint that does not end', () => {
     await expect.poll(() => endpoint.open).toBe(0)
   })
 
+  it('ends with the signal even if the body does not heed it', async () => {
+    const abort = new AbortController()
+    let cancelled = false
+    const body = new ReadableStream({
+      pull: () => void setImmediate(() => abort.abort()),
+      cancel: () => {
+        cancelled = true
+      },
+    })
+    const context = sourceContext({ signal: abort.signal, fetch: async () => new Response(body) })
+    await expect(sourceAt('https://login.test').obtain(undefined, context)).rejects.toMatchObject({
+      kind: 'transient',
+    })
+    expect(cancelled).toBe(true)
+  })
+
   it('is not even asked when the signal is over', async () => {
     await using endpoint = await startScriptedEndpoint(() => {})
     const signal = AbortSignal.abort()

@@ -63,6 +63,19 @@ describe('client credentials', () => {
     expect(token.refreshToken).toBeUndefined()
     expect(server.calls).toMatchObject([{ grant: 'client_credentials' }])
   })
+
+  it('keep no refresh token, even if the server sends one', async () => {
+    await using endpoint = await startScriptedEndpoint((response) =>
+      json(response, 200, { access_token: 'access', refresh_token: 'needless' }),
+    )
+    const token = await createSource({
+      type: 'oauth2',
+      grant: 'client_credentials',
+      clientId: 'client',
+      tokenUrl: endpoint.url,
+    }).obtain(undefined, sourceContext())
+    expect(token.refreshToken).toBeUndefined()
+  })
 })
 
 describe('a refresh token', () => {

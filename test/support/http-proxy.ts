@@ -88,6 +88,7 @@ export async function startHttpProxy(options: HttpProxyOptions = {}): Promise<Ht
     const authority = request.url ?? ''
     targets.push(authority)
     client.on('error', () => {})
+    client.once('end', () => client.end())
     const authorized =
       credentials === undefined || request.headers['proxy-authorization'] === `Basic ${credentials}`
     if (behaviour === 'refuse-407' || !authorized) {
@@ -107,6 +108,9 @@ export async function startHttpProxy(options: HttpProxyOptions = {}): Promise<Ht
       client.destroy()
     } else if (behaviour === 'normal') {
       tunnel(client, authority)
+    } else {
+      // Reads on, so that it notices when its client leaves.
+      client.resume()
     }
   })
   const port = await lifecycle.listen(host)

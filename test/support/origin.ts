@@ -17,7 +17,7 @@ export interface OriginRequest {
 
 export interface OriginOptions {
   readonly tls?: boolean
-  /** Names in the certificate; `localhost`, 127.0.0.1, ::1 and `*.test` by default. */
+  /** Names in the certificate; `localhost`, 127.0.0.1, ::1, `api.test` and `*.example.test` by default. */
   readonly names?: readonly string[]
   /** A certificate of one's own, a bad one say. */
   readonly certificate?: IssuedCertificate
@@ -48,7 +48,7 @@ export interface Origin extends AsyncDisposable {
 }
 
 const MAX_REQUESTS = 10_000
-const DEFAULT_NAMES = ['localhost', '127.0.0.1', '::1', '*.test']
+const DEFAULT_NAMES = ['localhost', '127.0.0.1', '::1', 'api.test', '*.example.test']
 
 /** A real HTTP(S) server that tags its connections and tells in JSON what it saw. */
 export async function startOrigin(options: OriginOptions = {}): Promise<Origin> {

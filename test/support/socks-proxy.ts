@@ -52,7 +52,8 @@ export async function startSocksProxy(options: SocksProxyOptions = {}): Promise<
 
   const serve = async (client: Socket): Promise<unknown> => {
     client.setNoDelay(true)
-    if (behaviour === 'hang') return undefined
+    // Reads on, so that it notices when its client leaves.
+    if (behaviour === 'hang') return client.resume()
     if (behaviour === 'close') return client.destroy()
     if (behaviour === 'garbage') return client.end('HTTP/1.1 400 Bad Request\r\n\r\n')
     const read = reader(client)
