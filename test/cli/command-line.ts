@@ -41,14 +41,35 @@ export async function cupbearer(
   return { code: child.exitCode, out, err }
 }
 
-/** Resolves with what a stream has said once it says what is looked for. */
+interface Heard {
+  text: string
+  ended: boolean
+}
+const transcripts = new WeakMap<Readable, Heard>()
+
+/** Resolves, once a stream says what is wanted, with all that it has said since it was last asked. */
 export async function said(stream: Readable, wanted: RegExp): Promise<string> {
-  let all = ''
-  for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
-    all += chunk
-    if (wanted.test(all)) return all
+  const heard = transcripts.get(stream) ?? listen(stream)
+  while (!wanted.test(heard.text)) {
+    if (heard.ended) throw new Error(`the stream ended after: ${heard.text}`)
+    await Promise.race([once(stream, 'data'), once(stream, 'close')])
   }
-  throw new Error(`the stream ended after: ${all}`)
+  const { text } = heard
+  heard.text = ''
+  return text
+}
+
+function listen(stream: Readable): Heard {
+  const heard: Heard = { text: '', ended: false }
+  transcripts.set(stream, heard)
+  stream.setEncoding('utf8')
+  stream.on('data', (chunk: string) => {
+    heard.text += chunk
+  })
+  stream.on('close', () => {
+    heard.ended = true
+  })
+  return heard
 }
 
 export const ADMIN_TOKEN = 'admin-t0ken'
