@@ -7,6 +7,7 @@ import { ca } from './ca.ts'
 import { check } from './check.ts'
 import { type Command, CommandError, type CommonOptions, EXIT, reportError } from './command.ts'
 import { dashboard } from './dashboard.ts'
+import { demo } from './demo.ts'
 import { env } from './env.ts'
 import { init } from './init.ts'
 import { run } from './run.ts'
@@ -26,6 +27,7 @@ const COMMANDS: readonly Command[] = [
   token,
   ca,
   dashboard,
+  demo,
 ]
 
 process.on('uncaughtException', (error) => process.exit(reportError(error)))

@@ -33,7 +33,7 @@ export const trace: Command = (cli) =>
           return true
         })
         .example('$0 trace --pool supplier --status 401', 'the 401s that reached a client')
-        .example('$0 trace 3f9c2a7e51d04b86', 'what happened to that request'),
+        .example('$0 trace hfwsy000002', 'what happened to that request'),
     async ({ config: file, id, pool, status, credential, limit, json }) => {
       await withConfig(file, async (config) => {
         if (id !== undefined) {

@@ -168,7 +168,9 @@ export class Egresses {
     this.#ways = ways
     for (const [name, way] of former) {
       if (ways.get(name) === way) continue
-      this.#down.delete(name)
+      if (this.#down.delete(name) && ways.has(name)) {
+        this.#report(name, true, 'its configuration has changed')
+      }
       void this.#drain(way.agents)
     }
   }
@@ -205,6 +207,10 @@ export class Egresses {
     if (this.#ways.get(name)?.connector !== connector || up === !this.#down.has(name)) return
     if (up) this.#down.delete(name)
     else this.#down.add(name)
+    this.#report(name, up, reason)
+  }
+
+  #report(name: string, up: boolean, reason: string): void {
     this.#events.emit('egress', { time: this.#clock.now(), egress: name, up, reason })
   }
 }

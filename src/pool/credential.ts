@@ -185,18 +185,19 @@ export class Credential implements Heaped {
     return this.hasLiveToken(now) ? this.#refreshAt : now
   }
 
-  /** Takes up a token that is durable now. A quarantined credential is half open with it. */
+  /** Takes up a token that is durable now. A quarantined credential is half open with a new one. */
   adopt(token: TokenSet, generation: number, jitter: number): void {
+    const now = this.#clock.monotonic()
+    const differs = !this.#token?.token.equals(token.token)
     this.#token = token
     this.#generation = generation
     this.#jitter = jitter
     this.#spent = undefined
     this.#refresh = undefined
-    this.#lastError = undefined
     this.limits.renew()
-    if (this.#quarantine) this.#canary = true
+    if (!this.#quarantine) this.#lastError = undefined
+    else if (differs || this.#quarantine.until <= now) this.#canary = true
     this.alignClock()
-    const now = this.#clock.monotonic()
     // A token that comes with its renewal overdue would be renewed in a loop.
     if (this.#refreshAt <= now) {
       this.#refreshAt = Math.min(this.#endsAt, now + Math.max(1000, (this.#endsAt - now) / 2))

@@ -71,7 +71,8 @@ export class Stock {
     const ready = readyAt <= now
     if (ready) this.#ready.put(credential)
     else this.#ready.delete(credential)
-    const wakeAt = ready ? credential.endsAt : readyAt
+    const endsAt = credential.endsAt > now && !credential.gone ? credential.endsAt : NEVER
+    const wakeAt = ready ? endsAt : Math.min(readyAt, endsAt)
     if (wakeAt === NEVER) this.#agenda.delete(credential)
     else if (wakeAt !== credential.wakeAt || !this.#agenda.has(credential)) {
       credential.wakeAt = wakeAt

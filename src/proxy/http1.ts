@@ -7,6 +7,9 @@ import type { Route } from '../route/match.ts'
 import type { Hints } from './client-auth.ts'
 import { sendOwnAnswer } from './reply.ts'
 
+/** Bodies up to this size are written together with their headers. */
+const ONE_WRITE = 8 * 1024
+
 /** Where a request goes: of a tunnel once per connection, of an absolute-form request each time. */
 export interface Destination {
   readonly client: Client
@@ -170,8 +173,11 @@ export class Http1Reply implements ProxyReply {
         pairs.push([trailers[i] as string, trailers[i + 1] as string])
       this.#response.addTrailers(pairs)
     }
-    if (lastChunk) this.#response.end(lastChunk)
-    else this.#response.end()
+    if (!lastChunk) this.#response.end()
+    // Headers and a short body as one string are one TLS record and one write, not a vector of two.
+    else if (lastChunk.length <= ONE_WRITE && trailers.length === 0) {
+      this.#response.end(lastChunk.toString('latin1'), 'latin1')
+    } else this.#response.end(lastChunk)
   }
 
   abort(_error: UpstreamError): void {

@@ -100,7 +100,9 @@ export class PassthroughPolicy {
 export function passthroughRuleProblem(text: string): string | undefined {
   if (parseRange(text)) return undefined
   const target = parseTarget(text)
-  return typeof target === 'string' ? `${target}, or a CIDR` : undefined
+  if (typeof target === 'string') return `${target}, or a CIDR`
+  // A tunnel's paths are not seen; and `10.0.0.0/33` is a slip, not a host with a path.
+  return target.path === undefined ? undefined : 'expected no path, or a CIDR'
 }
 
 function compileRule(text: string, allow: boolean): Rule {

@@ -1,25 +1,33 @@
 /** Whatever makes a path readable in more than one way. */
 const AMBIGUOUS = /[%\\;]|\/\/|\/\.{1,2}(?:\/|$)/
 
+/** What servers do to a path before they use it, in whatever order and however often. */
+const STEPS: readonly ((path: string) => string)[] = [
+  decode,
+  (path) => path.replaceAll('\\', '/'),
+  (path) => path.replace(/;[^/]*/g, ''),
+  (path) => path.replace(/\/{2,}/g, '/'),
+  resolveDots,
+]
+
+/** A path that can be read in more ways is meant to deceive. */
+const MAX_READINGS = 64
+
 /**
  * The readings that servers give a request path: as sent, and as lenient ones decode, split and resolve it
  * (RFC 3986 §5.2.4 dot segments, `%2e`, `%2f`, `%5c`, backslashes, doubled slashes, `;` parameters, decoding
- * twice). Most paths have just one. The query is not part of any.
+ * twice), the steps in any order. Most paths have just one. Where there is no end of them the last is empty,
+ * which no path is. The query is not part of any.
  */
 export function pathReadings(pathAndQuery: string): string[] {
   const query = pathAndQuery.indexOf('?')
   const path = query === -1 ? pathAndQuery : pathAndQuery.slice(0, query)
   if (!AMBIGUOUS.test(path)) return [path]
   const readings = new Set([path])
-  const once = decode(path)
-  const twice = decode(once)
-  for (const decoded of [path, once, twice]) {
-    readings.add(decoded)
-    const slashed = decoded.replaceAll('\\', '/')
-    for (const text of [slashed, slashed.replace(/;[^/]*/g, '')]) {
-      readings.add(resolveDots(text))
-      readings.add(resolveDots(text.replace(/\/{2,}/g, '/')))
-    }
+  // The set grows while it is walked; each step shortens a path or leaves it, so that ends.
+  for (const reading of readings) {
+    for (const step of STEPS) readings.add(step(reading))
+    if (readings.size > MAX_READINGS) return [...readings, '']
   }
   return [...readings]
 }

@@ -12,7 +12,10 @@ export function retryAfterMs(headers: readonly string[], now: number): number | 
   const retryAfter = headerValue(headers, 'retry-after')?.trim()
   if (retryAfter) {
     if (/^\d+(\.\d+)?$/.test(retryAfter)) return Number(retryAfter) * 1000
-    const date = Date.parse(retryAfter)
+    // Only a date begins with its weekday (RFC 9110 §5.6.7); Date.parse reads one into `later 9` too.
+    const date = /^(?:mon|tue|wed|thu|fri|sat|sun)/i.test(retryAfter)
+      ? Date.parse(retryAfter)
+      : Number.NaN
     if (!Number.isNaN(date)) return Math.max(0, date - now)
   }
   const rateLimit = headerValue(headers, 'ratelimit')

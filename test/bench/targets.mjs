@@ -56,7 +56,7 @@ export const targets = {
   mockttp: {
     prepare: ({ authority, token, folder }) => {
       if (!existsSync(here('node_modules/mockttp'))) {
-        const npm = ['ci', '--no-audit', '--no-fund', '--prefix', here('.')]
+        const npm = ['ci', '--no-audit', '--no-fund', '--omit=optional', '--prefix', here('.')]
         execFileSync('npm', npm, { stdio: ['ignore', 'ignore', 'inherit'] })
       }
       return script('mockttp.mjs', authority, token, folder)

@@ -8,9 +8,12 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
 import { testAuthority } from '../support/certificates.ts'
 
-const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
+/** The build of this checkout, or another one that `TEST_MAIN` names. */
+export const MAIN =
+  process.env.TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 
 export type CommandLine = ChildProcessByStdio<null, Readable, Readable>
 
@@ -20,11 +23,21 @@ export function begin(
   options: { cwd: string; env?: NodeJS.ProcessEnv },
 ): CommandLine {
   if (!existsSync(MAIN)) throw new Error('dist/cli/main.js is missing: run `npm run build` first')
-  return spawn(process.execPath, [MAIN, ...args], {
+  const child = spawn(process.execPath, [MAIN, ...args], {
     cwd: options.cwd,
     env: { PATH: process.env.PATH, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
+    // A group of its own, so that a test that fails leaves nothing behind, children of the child included.
+    detached: true,
   })
+  onTestFinished(() => {
+    try {
+      process.kill(-(child.pid as number), 'SIGKILL')
+    } catch {
+      // The whole group has ended by itself.
+    }
+  })
+  return child
 }
 
 /** Runs the built command line to its end. */

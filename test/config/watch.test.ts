@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { mkdir, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { watchConfig } from '../../src/config/watch.ts'
+import { type Clock, systemClock } from '../../src/lib/clock.ts'
 import { Folder } from './folder.ts'
 
 /** Counts the calls of a watch and lets a test wait for the next one. */
@@ -86,6 +87,36 @@ test('takes many writes in a row for one', async () => {
   for (let i = 0; i < 20; i++) writeFileSync(file, ' '.repeat(i))
   await changed
   expect(watch.count).toBe(1)
+})
+
+test('waits until the file holds still', async () => {
+  await using folder = await Folder.create()
+  const file = await folder.write('config.json', '{}')
+  const timers = new EventEmitter<{ set: [() => void] }>()
+  let told = 0
+  const clock: Clock = {
+    ...systemClock,
+    schedule(_delayMs, callback) {
+      timers.emit('set', callback)
+      return () => {}
+    },
+  }
+  const close = watchConfig(file, () => told++, { clock })
+  const nextTimer = async () => (await once(timers, 'set'))[0] as () => void
+  const first = nextTimer()
+  await writeFile(file, '{ "half')
+  const second = nextTimer()
+  const firstLook = await first
+  firstLook()
+  writeFileSync(file, '{ "half": "whole" }')
+  const third = nextTimer()
+  const secondLook = await second
+  secondLook()
+  expect(told).toBe(0)
+  const thirdLook = await third
+  thirdLook()
+  expect(told).toBe(1)
+  close()
 })
 
 test('holds nothing after its end', async () => {

@@ -88,6 +88,23 @@ test('dials what upstream.resolve says and keeps the name in TLS and Host', asyn
   expect(hosts).toEqual(Array(3).fill(`api.test:${origin.port}`))
 })
 
+test('tries the next address of a name when one refuses, and only the family of a local address', async () => {
+  await using origin = await startOrigin({ host: '127.0.0.1' })
+  await using harness = new Harness({ egress: { local: 'local://127.0.0.5' } })
+  const url = `http://localhost:${origin.port}`
+  expect((await harness.request('direct', url)).remoteAddress).toBe('127.0.0.1')
+  expect((await harness.request('local', url)).remoteAddress).toBe('127.0.0.5')
+})
+
+test('dials only what is permitted of the addresses of a name', async () => {
+  await using origin = await startOrigin({ host: '::1' })
+  await using harness = new Harness({ forbidden: (address) => address === '::1' })
+  const failure = await harness.failure('direct', `http://localhost:${origin.port}`)
+  // 127.0.0.1 is left where localhost has both addresses, and nothing listens there.
+  expect(['UPSTREAM_UNREACHABLE', 'DESTINATION_DENIED']).toContain(failure.code)
+  expect(origin.connections).toBe(0)
+})
+
 test('refuses a forbidden address by the address that is dialled, on every egress', async () => {
   await using origin = await startOrigin()
   await using http = await startHttpProxy()

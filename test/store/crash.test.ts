@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { afterAll, expect, test } from 'vitest'
-import { StoreFolder } from '../support/store-folder.ts'
+import { credentialRecord, StoreFolder } from '../support/store-folder.ts'
 import { CompiledStore } from '../support/store-process.ts'
 
 const compiled = new CompiledStore()
@@ -16,6 +16,16 @@ test('refuses a file that another process holds, until that process is killed', 
   expect(await holder.ask('save 1')).toBe('done')
   await holder.kill()
   expect((await (await folder.open()).read('pool', 'a'))?.generation).toBe(1)
+})
+
+test('keeps other processes out after a refused second opening in its own', async () => {
+  await using folder = new StoreFolder()
+  const store = await folder.open()
+  await store.save('pool', 'a', credentialRecord(1))
+  // POSIX locks end when any descriptor of the file is closed: a refused opening must not read it.
+  await expect(folder.open()).rejects.toMatchObject({ code: 'STORE_IN_USE' })
+  await using other = compiled.start(folder.url, 'serve')
+  expect(await other.line()).toMatch(/^refused STORE_IN_USE /)
 })
 
 test('says that a write failed and works again once the disk does', async () => {

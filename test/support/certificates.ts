@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { afterAll } from 'vitest'
 
 /** A server's key and certificate chain, as PEM. */
 export interface IssuedCertificate {
@@ -22,13 +23,19 @@ export interface IssueOptions {
 /** A throw-away certification authority. */
 export interface TestAuthority {
   readonly caPem: string
-  /** The same in a file, for `upstream.ca`; it goes with the process. */
+  /** The same in a file, for `upstream.ca`; it goes with the test file. */
   readonly caFile: string
   /** A certificate for host names and IP addresses. */
   issue(names: readonly string[], options?: IssueOptions): IssuedCertificate
 }
 
 let authority: TestAuthority | undefined
+const folders: string[] = []
+
+// Vitest kills its workers: an `exit` listener would never hear of it.
+afterAll(() => {
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true })
+})
 
 /** The authority of this test process. */
 export function testAuthority(): TestAuthority {
@@ -47,7 +54,7 @@ function createAuthority(): TestAuthority {
     ca: true,
   })
   const folder = mkdtempSync(join(tmpdir(), 'cupbearer-test-ca-'))
-  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  folders.push(folder)
   const caFile = join(folder, 'ca.pem')
   writeFileSync(caFile, caPem)
   const issued = new Map<string, IssuedCertificate>()

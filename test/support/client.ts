@@ -5,7 +5,8 @@ import {
   type IncomingMessage,
 } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { connect as tlsConnect } from 'node:tls'
 
 export interface ProxyClientOptions {
@@ -174,19 +175,10 @@ export class ProxyClient implements AsyncDisposable {
   }
 }
 
+/** Ends the request too when the body breaks off; a request that has ended takes no more of the body. */
 async function send(
   body: AsyncIterable<Buffer>,
   request: ReturnType<typeof httpRequest>,
 ): Promise<void> {
-  try {
-    for await (const chunk of body) {
-      if (request.destroyed) return
-      if (!request.write(chunk)) {
-        await new Promise<void>((resolve) => request.once('drain', resolve).once('close', resolve))
-      }
-    }
-    request.end()
-  } catch (error) {
-    request.destroy(error as Error)
-  }
+  await pipeline(Readable.from(body), request).catch(() => {})
 }

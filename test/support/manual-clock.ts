@@ -3,6 +3,7 @@ import type { Clock } from '../../src/lib/clock.ts'
 /** A clock that moves only by hand; timers that come due run in order of their time. */
 export class ManualClock implements Clock {
   #elapsed = 0
+  #jumped = 0
   readonly #start: number
   readonly #timers = new Set<{ at: number; callback: () => void }>()
 
@@ -11,7 +12,7 @@ export class ManualClock implements Clock {
   }
 
   now(): number {
-    return this.#start + this.#elapsed
+    return this.#start + this.#elapsed + this.#jumped
   }
 
   monotonic(): number {
@@ -39,5 +40,22 @@ export class ManualClock implements Clock {
       next.callback()
     }
     this.#elapsed = end
+  }
+
+  /** As `advance`, but what a timer set off ends before the next one rings. */
+  async run(ms: number): Promise<void> {
+    const end = this.#elapsed + ms
+    for (;;) {
+      await new Promise((resolve) => setImmediate(resolve))
+      const next = Math.min(...[...this.#timers].map(({ at }) => at))
+      if (next > end) break
+      this.advance(Math.max(0, next - this.#elapsed))
+    }
+    this.#elapsed = Math.max(this.#elapsed, end)
+  }
+
+  /** Moves the clock on the wall alone, as a suspended machine or an operator does. */
+  jump(ms: number): void {
+    this.#jumped += ms
   }
 }

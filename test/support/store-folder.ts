@@ -26,8 +26,11 @@ export class StoreFolder implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const store of this.#stores) await store.close()
-    rmSync(this.path, { recursive: true, force: true })
+    try {
+      for (const store of this.#stores) await store.close()
+    } finally {
+      rmSync(this.path, { recursive: true, force: true })
+    }
   }
 }
 

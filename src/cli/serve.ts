@@ -1,0 +1,72 @@
+import { type Cupbearer, createCupbearer } from '../app.ts'
+import { loadConfig } from '../config/load.ts'
+import type { Config } from '../config/schema.ts'
+import { watchConfig } from '../config/watch.ts'
+import { createLog, type Logger } from '../lib/log.ts'
+import { EXIT } from './command.ts'
+
+/** Runs the proxy until it is told to stop; gives the exit code. */
+export async function serve(config: Config, onReady: (app: Cupbearer) => void): Promise<number> {
+  const format = config.log.format ?? (process.stderr.isTTY ? 'pretty' : 'json')
+  const log = createLog({ level: config.log.level, format })
+
+  // Signals and saves are listened to from the start: what comes while starting is done when ready.
+  let app: Cupbearer | undefined
+  let ready = false
+  let changed = false
+  const reload = () => {
+    // The app takes one at a time, keeps the old one where the new one is not valid, and logs either.
+    if (app && ready) void app.reload()
+    else changed = true
+  }
+  const stops = stopSignals()
+  process.on('SIGHUP', reload)
+  const endWatch = watchFile(config.file, reload, log)
+
+  const atOnce = stops.second.then(async () => {
+    log.warn('stopped at once')
+    await app?.stop({ force: true })
+    return EXIT.failed
+  })
+  const served = async () => {
+    app = await createCupbearer({ config, log, reloadFrom: () => loadConfig(config.file) })
+    if (stops.asked() === 0) {
+      ready = true
+      onReady(app)
+      if (changed) reload()
+    }
+    await stops.first
+    ready = false
+    endWatch()
+    log.info('finishing the requests in flight')
+    await app.stop()
+    // A forced stop ends this wait too.
+    return stops.asked() > 1 ? EXIT.failed : EXIT.fine
+  }
+  return Promise.race([served(), atOnce])
+}
+
+/** The first and the second request to stop; listened to from the start, so that none is lost meanwhile. */
+function stopSignals() {
+  let asked = 0
+  const resolvers: (() => void)[] = []
+  const next = () => new Promise<void>((resolve) => resolvers.push(resolve))
+  const stops = { first: next(), second: next(), asked: () => asked }
+  const onSignal = () => resolvers[asked++]?.()
+  process.on('SIGTERM', onSignal).on('SIGINT', onSignal)
+  return stops
+}
+
+function watchFile(file: string, reload: () => void, log: Logger): () => void {
+  const onError = (error: Error) =>
+    log.warn(
+      { code: (error as NodeJS.ErrnoException).code },
+      'the configuration is not watched; SIGHUP reloads it',
+    )
+  try {
+    return watchConfig(file, reload, { onError })
+  } catch (error) {
+    onError(error as Error)
+    return () => {}
+  }
+}

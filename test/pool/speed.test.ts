@@ -1,0 +1,80 @@
+import { describe, expect, test } from 'vitest'
+import { Events } from '../../src/events.ts'
+import { systemClock } from '../../src/lib/clock.ts'
+import { Pool } from '../../src/pool/pool.ts'
+import { MemoryStore } from '../../src/store/memory.ts'
+import { ManualClock } from '../support/manual-clock.ts'
+import { fixed, poolConfig, ScriptedSource, TestPool } from '../support/pool.ts'
+
+describe('10,000 credentials', () => {
+  const ids = Array.from({ length: 10_000 }, (_, i) => `c${i}`)
+  const config = (select: string) =>
+    poolConfig(
+      ids.map((id) => fixed(id)),
+      { select, limits: { rate: ['100/s', '1000/m'] } },
+    )
+
+  test.each(['least-used', 'round-robin', 'sticky'])(
+    'choosing by %s and settling takes few microseconds',
+    async (select) => {
+      await using t = await TestPool.open(config(select))
+      const rounds = 50_000
+      const inFlight = Array.from({ length: 64 }, () => t.lease())
+      let choosing = 0
+      for (let i = 0; i < rounds; i++) {
+        const started = performance.now()
+        const lease = t.lease(select === 'sticky' ? { session: `s${i % 100}` } : {})
+        choosing += performance.now() - started
+        inFlight.push(lease)
+        const ended = inFlight.shift() as typeof lease
+        t.pool.settle(ended, { kind: 'ok' })
+        if (i % 100 === 0) t.clock.advance(1)
+      }
+      const mean = (choosing / rounds) * 1000
+      process.stdout.write(`  lease, ${select}: ${mean.toFixed(2)} µs\n`)
+      expect(mean).toBeLessThan(20)
+    },
+  )
+})
+
+test('with real timers at least 95 % of 20/s is used while work waits, and never more', async () => {
+  const clock = new ManualClock()
+  await using disposed = {
+    pool: await Pool.open({
+      name: 'api',
+      config: poolConfig([fixed('a')], { limits: { rate: ['20/s'] } }),
+      clock: systemClock,
+      store: new MemoryStore(),
+      events: new Events(),
+      createSource: () =>
+        Object.assign(new ScriptedSource('a', false, clock), { lifetimeMs: undefined }),
+      fingerprint: () => 'a',
+      fetchFor: () => () => Promise.reject(new Error('not used')),
+    }),
+    async [Symbol.asyncDispose]() {
+      await this.pool.close()
+    },
+  }
+  const { pool } = disposed
+  const times: number[] = []
+  // Keeps Node alive: the pool's own timers do not.
+  const alive = setInterval(() => {}, 1000)
+  const worker = async () => {
+    const { signal } = new AbortController()
+    while (times.length < 60) {
+      const lease = await pool.wait({}, signal)
+      if (times.length < 60) {
+        lease.dispatched()
+        times.push(performance.now())
+      }
+      pool.settle(lease, { kind: 'ok' })
+    }
+  }
+  await Promise.all(Array.from({ length: 25 }, worker))
+  clearInterval(alive)
+  const span = (times.at(-1) as number) - (times[0] as number)
+  expect(span).toBeLessThan(2000 / 0.95)
+  for (let i = 20; i < times.length; i++) {
+    expect((times[i] as number) - (times[i - 20] as number)).toBeGreaterThanOrEqual(1000)
+  }
+})
