@@ -232,7 +232,7 @@ class App implements Cupbearer {
       if (error instanceof ConfigError) {
         return outcome(
           false,
-          error.issues.map((issue) => `${issue.path}: ${issue.message}`),
+          error.issues.map((issue) => `${issue.path || '(file)'}: ${issue.message}`),
         )
       }
       return outcome(false, [(error as Error).message])
