@@ -1,5 +1,5 @@
 import { WireError } from '../errors.ts'
-import { DEFAULT_PORT, parseAuthority, type Scheme } from '../lib/authority.ts'
+import { type Authority, DEFAULT_PORT, parseAuthority, type Scheme } from '../lib/authority.ts'
 import type { Destination, OwnFields } from './http1.ts'
 
 /** A decrypted or plain connection inside a CONNECT: its destination is settled. */
@@ -33,12 +33,26 @@ export function checkInside<To extends Inside>(inside: To, url: string, fields: 
   return inside
 }
 
-export function agreeHost(
+/** What a request in absolute form outside any tunnel asks for (RFC 9112 §3.2.2). */
+export function absoluteTarget(
+  url: string,
   fields: OwnFields,
-  host: string,
-  port: number,
-  defaultPort: number,
-): void {
+): { scheme: Scheme; authority: Authority } {
+  const match = /^(https?):\/\/([^/?#]*)/i.exec(url)
+  if (!match) {
+    throw new WireError(
+      'BAD_REQUEST',
+      'this is a proxy: it takes CONNECT and absolute-form requests',
+    )
+  }
+  const scheme = (match[1] as string).toLowerCase() as Scheme
+  const authority = parseAuthority(match[2] as string, DEFAULT_PORT[scheme])
+  if (!authority) throw new WireError('BAD_REQUEST', 'the request target names no host')
+  agreeHost(fields, authority.host, authority.port, DEFAULT_PORT[scheme])
+  return { scheme, authority }
+}
+
+function agreeHost(fields: OwnFields, host: string, port: number, defaultPort: number): void {
   if (fields.hosts > 1) throw new WireError('BAD_REQUEST', 'more than one Host field')
   if (fields.host === undefined) return
   const named = parseAuthority(fields.host, defaultPort)

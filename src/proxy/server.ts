@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { type SecureContext, TLSSocket } from 'node:tls'
 import { Proxy as MitmProxy } from 'http-mitm-proxy'
@@ -9,17 +9,12 @@ import { CupbearerError, WireError } from '../errors.ts'
 import type { Events, ExchangeRecord } from '../events.ts'
 import type { Exchange } from '../exchange/exchange.ts'
 import { newRecord } from '../exchange/record.ts'
-import {
-  DEFAULT_PORT,
-  formatAuthority,
-  formatHost,
-  parseAuthority,
-  type Scheme,
-} from '../lib/authority.ts'
+import { formatAuthority, formatHost, parseAuthority, type Scheme } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/log.ts'
-import { agreeHost, checkInside, type Inside, pathOf } from './authority-check.ts'
+import { absoluteTarget, checkInside, type Inside, pathOf } from './authority-check.ts'
 import type { ClientAuth, Identified } from './client-auth.ts'
+import { Connections } from './connections.ts'
 import { type Destinations, decide } from './decide.ts'
 import {
   type Destination,
@@ -66,8 +61,7 @@ export class Front extends MitmProxy {
   #runtime: FrontRuntime
   readonly #server: Server
   readonly #inside = new WeakMap<Duplex, Inside>()
-  readonly #sockets = new Set<Duplex>()
-  #draining = false
+  readonly #connections = new Connections()
 
   constructor(options: FrontOptions) {
     super()
@@ -87,7 +81,7 @@ export class Front extends MitmProxy {
     this.httpServer = this.#server
     this.onConnect((request, socket, head) => this.#onConnect(request, socket as Socket, head))
     this.#server
-      .on('connection', (socket: Duplex) => this.#track(socket))
+      .on('connection', (socket: Duplex) => this.#connections.add(socket))
       .on('connect', (request, socket, head) => this._onHttpServerConnect(request, socket, head))
       .on('request', (request, response) => this._onHttpServerRequest(false, request, response))
       .on('clientError', (error: NodeJS.ErrnoException, socket) =>
@@ -120,25 +114,23 @@ export class Front extends MitmProxy {
 
   /** Connections that clients hold. */
   get connections(): number {
-    return this.#sockets.size
+    return this.#connections.size
   }
 
   /** Takes no more connections and lets what runs end; resolves when the last one is gone. */
   drain(): Promise<void> {
-    this.#draining = true
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()))
-    this.#server.closeIdleConnections()
+    const closed = new Promise<void>((resolve) => {
+      // Past http.Server, whose own close would cut answers that have ended but not left yet.
+      NetServer.prototype.close.call(this.#server, () => resolve())
+    })
+    this.#connections.drain()
     return closed
   }
 
-  /** Cuts every connection. */
+  /** Cuts every connection and takes none any more. */
   cut(): void {
-    for (const socket of this.#sockets) socket.destroy()
-  }
-
-  #track(socket: Duplex): void {
-    this.#sockets.add(socket)
-    socket.once('close', () => this.#sockets.delete(socket))
+    this.#server.close()
+    this.#connections.cut()
   }
 
   /** The library prints; what a socket suffers is of no interest beyond debugging. */
@@ -154,6 +146,7 @@ export class Front extends MitmProxy {
   }
 
   #onConnect(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    this.#connections.becomesTunnel(socket)
     const record = this.#newRecord('denied', 'CONNECT', `https://${request.url ?? ''}`, socket)
     try {
       const authority = /^[^/?#@\s]+:\d+$/.test(request.url ?? '')
@@ -262,12 +255,12 @@ export class Front extends MitmProxy {
     response: ServerResponse,
   ): void {
     const reply = new Http1Reply(response)
+    this.#connections.answering(message.socket, response)
     try {
       const fields = readOwnFields(message.rawHeaders)
       const url = message.url as string
       const inside = this.#inside.get(message.socket)
       const to = inside ? checkInside(inside, url, fields) : this.#absolute(message, url, fields)
-      if (this.#draining) response.shouldKeepAlive = false
       const request = new Http1Request(message, response, to, pathOf(url), fields)
       void this.#options.exchange.handle(request, reply)
     } catch (error) {
@@ -286,16 +279,7 @@ export class Front extends MitmProxy {
 
   /** A request in absolute form outside any tunnel (RFC 9112 §3.2.2). */
   #absolute(message: IncomingMessage, url: string, fields: OwnFields): Destination {
-    const match = /^(https?):\/\/([^/?#]*)/i.exec(url)
-    if (!match)
-      throw new WireError(
-        'BAD_REQUEST',
-        'this is a proxy: it takes CONNECT and absolute-form requests',
-      )
-    const scheme = (match[1] as string).toLowerCase() as Scheme
-    const authority = parseAuthority(match[2] as string, DEFAULT_PORT[scheme])
-    if (!authority) throw new WireError('BAD_REQUEST', 'the request target names no host')
-    agreeHost(fields, authority.host, authority.port, DEFAULT_PORT[scheme])
+    const { scheme, authority } = absoluteTarget(url, fields)
     const identified = this.#runtime.auth.identify(
       fields.proxyAuthorization,
       addressOf(message.socket as Socket),
@@ -337,7 +321,7 @@ export class Front extends MitmProxy {
         guard: (address) => passthrough.permits(authority, address),
       })
       socket.off('close', close)
-      this.#track(upstream)
+      this.#connections.add(upstream)
       record.status = 200
       socket.write('HTTP/1.1 200 Connection established\r\n\r\n')
       if (head.length > 0) upstream.write(head)

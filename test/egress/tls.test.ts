@@ -101,17 +101,20 @@ test('an origin that closes within the handshake is a TLS failure', async () => 
   expect(failure).toMatchObject({ code: 'UPSTREAM_TLS', sent: false })
 })
 
-test('resumes sessions for one key and never for another', async () => {
-  await using origin = await startOrigin({
-    tls: true,
-    handler: (_request, response) => {
-      response.setHeader('connection', 'close').end('{}')
-    },
+for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
+  test(`resumes ${maxVersion} sessions for one key and never for another`, async () => {
+    await using origin = await startOrigin({
+      tls: true,
+      maxVersion,
+      handler: (_request, response) => {
+        response.setHeader('connection', 'close').end('{}')
+      },
+    })
+    await using harness = new Harness()
+    await harness.request('direct', origin.url, 'a')
+    await harness.request('direct', origin.url, 'a')
+    expect([origin.connections, origin.resumedSessions]).toEqual([2, 1])
+    await harness.request('direct', origin.url, 'b')
+    expect([origin.connections, origin.resumedSessions]).toEqual([3, 1])
   })
-  await using harness = new Harness()
-  await harness.request('direct', origin.url, 'a')
-  await harness.request('direct', origin.url, 'a')
-  expect([origin.connections, origin.resumedSessions]).toEqual([2, 1])
-  await harness.request('direct', origin.url, 'b')
-  expect([origin.connections, origin.resumedSessions]).toEqual([3, 1])
-})
+}

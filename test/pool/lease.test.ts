@@ -165,6 +165,28 @@ describe('waiting', () => {
     expect((await bound).credential).toBe('a')
   })
 
+  test.each([
+    ['bound', [{ credential: 'a' }, {}]],
+    ['open', [{}, { credential: 'a' }]],
+  ] as const)(
+    'of a bound and an open request the earlier is served first: %s',
+    async (_, requests) => {
+      await using t = await TestPool.open(one())
+      let held = t.lease()
+      const order: number[] = []
+      const waiting = requests.map(async (request, n) => {
+        const lease = await t.wait(request)
+        order.push(n)
+        return lease
+      })
+      for (const each of waiting) {
+        t.pool.settle(held, { kind: 'ok' })
+        held = await each
+      }
+      expect(order).toEqual([0, 1])
+    },
+  )
+
   test('an aborted waiter leaves at once and the next is served', async () => {
     await using t = await TestPool.open(one())
     const held = t.lease()

@@ -58,9 +58,9 @@ const step = fc.oneof(
 describe('properties', () => {
   test('no window ever holds more than its limit, and all counts return to zero', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 250 }), async (steps) => {
+      fc.asyncProperty(fc.array(step, { maxLength: 200, size: 'max' }), async (steps) => {
         const config = poolConfig([fixed('a'), fixed('b', { egress: 'x' })], {
-          limits: { rate: ['3/s', '5/2s', '7/m'], concurrency: 2 },
+          limits: { rate: ['3/s', '5/2s', '7/m'], concurrency: 6 },
           queue: { wait: '3s' },
         })
         await using t = await TestPool.open(config)
@@ -111,7 +111,34 @@ describe('properties', () => {
           expect(limits.map(({ used }) => used)).toEqual([0, 0, 0, 0])
         }
       }),
-      { numRuns: 60 },
+      { numRuns: 50 },
+    )
+  })
+
+  test('a window whose uses are merged is never exceeded, however they come', async () => {
+    const bursts = fc.array(fc.record({ sends: fc.nat(150), gapMs: fc.nat(60) }), {
+      minLength: 30,
+      maxLength: 60,
+    })
+    await fc.assert(
+      fc.asyncProperty(bursts, async (all) => {
+        const config = poolConfig([fixed('a')], { limits: { rate: ['600/2s'] } })
+        await using t = await TestPool.open(config)
+        const uses = new Uses()
+        for (const { sends, gapMs } of all) {
+          for (let i = 0; i < sends; i++) {
+            if (i % 10 === 0) t.clock.advance(1)
+            const lease = t.pool.lease({})
+            if (!lease) break
+            lease.dispatched()
+            uses.note(lease, t.clock)
+            t.pool.settle(lease, { kind: 'ok' })
+          }
+          t.clock.advance(gapMs)
+        }
+        uses.check([[600, 2000]])
+      }),
+      { numRuns: 40 },
     )
   })
 

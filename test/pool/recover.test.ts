@@ -162,6 +162,7 @@ describe('quarantine', () => {
     const old = t.lease()
     old.dispatched()
     await t.pool.recover(t.send(expired))
+    await t.clock.run(30_000)
     t.pool.settle(old, { kind: 'ok' })
     expect(t.state()).toBe('quarantined')
   })

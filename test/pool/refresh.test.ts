@@ -196,7 +196,8 @@ describe('egress', () => {
 
   test('credentials of a dead egress rest, and one request at a time tries it again', async () => {
     await using t = await TestPool.open(config())
-    t.pool.settle(t.lease({ credential: 'a' }), { kind: 'egress-down' })
+    const burst = [t.lease({ credential: 'a' }), t.lease({ credential: 'b' })]
+    for (const lease of burst) t.pool.settle(lease, { kind: 'egress-down' })
     for (let i = 0; i < 5; i++) expect(t.send().credential).toBe('c')
     expect([t.state('a'), t.state('b')]).toEqual(['cooling', 'cooling'])
     await t.clock.run(1000)

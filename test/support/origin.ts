@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { Server, Socket } from 'node:net'
+import type { SecureVersion } from 'node:tls'
 import { type IssuedCertificate, testAuthority } from './certificates.ts'
 import { Listener } from './listener.ts'
 
@@ -21,6 +22,8 @@ export interface OriginOptions {
   readonly names?: readonly string[]
   /** A certificate of one's own, a bad one say. */
   readonly certificate?: IssuedCertificate
+  /** Newest version of TLS that it speaks. */
+  readonly maxVersion?: SecureVersion
   readonly host?: string
   /** Answers instead of the default; the body has not been read then. */
   readonly handler?: (
@@ -100,7 +103,10 @@ export async function startOrigin(options: OriginOptions = {}): Promise<Origin> 
   }
   const server: Server = options.tls
     ? createTlsServer(
-        options.certificate ?? testAuthority().issue(options.names ?? DEFAULT_NAMES),
+        {
+          ...(options.certificate ?? testAuthority().issue(options.names ?? DEFAULT_NAMES)),
+          ...(options.maxVersion ? { maxVersion: options.maxVersion } : {}),
+        },
         listener,
       ).on('secureConnection', (socket) => {
         if (socket.isSessionReused()) resumed++
