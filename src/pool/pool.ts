@@ -115,6 +115,9 @@ export class Pool {
     const { owner: credential, generation } = ownGrant(lease)
     const none = { quarantined: false, reason: undefined, refresh: undefined }
     if (generation < credential.generation) return { ...none, result: 'stale' }
+    if (this.#closed) {
+      return { ...none, result: 'failed', reason: 'the proxy is shutting down' }
+    }
     const now = this.#clock.monotonic()
     if (!credential.gone && !credential.revoked && !credential.quarantined) {
       const { minInterval } = this.#config.refresh

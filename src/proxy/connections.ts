@@ -1,13 +1,15 @@
 import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 
 /**
  * What clients hold open, so that it can be drained or cut. Node's own `closeIdleConnections` would take a
  * connection for idle whose answer has ended but has not left yet, and cut the answer short.
  */
 export class Connections {
-  readonly #all = new Set<Duplex>()
+  readonly #all = new Set<Socket>()
+  /** Connections that clients have made and said nothing by, as far as is known. */
+  readonly #fresh = new Set<Socket>()
   /** Connections that have asked something by HTTP, with the answers under way, oldest first. */
   readonly #answering = new Map<Socket, Set<ServerResponse>>()
   #draining = false
@@ -16,16 +18,24 @@ export class Connections {
     return this.#all.size
   }
 
-  add(socket: Duplex): void {
+  /** One that a client has made; the decrypted one inside it counts as another. */
+  accepted(socket: Socket): void {
+    this.add(socket)
+    if (!(socket instanceof TLSSocket)) this.#fresh.add(socket)
+  }
+
+  /** One that belongs to a client's, the far end of a tunnel say. */
+  add(socket: Socket): void {
     this.#all.add(socket)
     socket.once('close', () => {
       this.#all.delete(socket)
-      this.#answering.delete(socket as Socket)
+      this.#forget(socket)
     })
   }
 
   /** An answer is under way; while draining it is told to be the connection's last. */
   answering(socket: Socket, response: ServerResponse): void {
+    this.#fresh.delete(socket)
     const answers = this.#answering.get(socket) ?? new Set()
     if (answers.size === 0) this.#answering.set(socket, answers)
     answers.add(response)
@@ -38,15 +48,13 @@ export class Connections {
 
   /** From here on the connection speaks something else than HTTP with us. */
   becomesTunnel(socket: Socket): void {
-    this.#answering.delete(socket)
+    this.#forget(socket)
   }
 
   /** Ends what is idle, and tells everybody else to come no more (RFC 9112 §9.6). */
   drain(): void {
     this.#draining = true
-    for (const socket of this.#all) {
-      if ((socket as Socket).bytesRead === 0) (socket as Socket).destroySoon()
-    }
+    for (const socket of this.#fresh) if (socket.bytesRead === 0) socket.destroySoon()
     for (const [socket, answers] of this.#answering) {
       const last = [...answers].at(-1)
       if (!last) socket.destroySoon()
@@ -56,5 +64,10 @@ export class Connections {
 
   cut(): void {
     for (const socket of this.#all) socket.destroy()
+  }
+
+  #forget(socket: Socket): void {
+    this.#fresh.delete(socket)
+    this.#answering.delete(socket)
   }
 }

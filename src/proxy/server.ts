@@ -81,7 +81,7 @@ export class Front extends MitmProxy {
     this.httpServer = this.#server
     this.onConnect((request, socket, head) => this.#onConnect(request, socket as Socket, head))
     this.#server
-      .on('connection', (socket: Duplex) => this.#connections.add(socket))
+      .on('connection', (socket: Socket) => this.#connections.accepted(socket))
       .on('connect', (request, socket, head) => this._onHttpServerConnect(request, socket, head))
       .on('request', (request, response) => this._onHttpServerRequest(false, request, response))
       .on('clientError', (error: NodeJS.ErrnoException, socket) =>
@@ -192,21 +192,25 @@ export class Front extends MitmProxy {
     const cancel = this.#options.clock.schedule(headersTimeout, () => socket.destroy())
     socket.once('close', cancel)
     socket.on('error', (error) => this._onSocketError('CLIENT_TO_PROXY_SOCKET', error))
+    // The listener lets clients half-close, but nobody reads on here.
+    const left = () => socket.destroy()
+    socket.once('end', left)
     socket.write('HTTP/1.1 200 Connection established\r\n\r\n')
-    this.#pending.set(socket, { scheme, ready: cancel })
+    this.#pending.set(socket, { scheme, ready: cancel, left })
     if (head.length > 0) this._onHttpServerConnectData(request, socket, head)
     else socket.once('data', (data: Buffer) => this._onHttpServerConnectData(request, socket, data))
   }
 
   readonly #pending = new WeakMap<
     Duplex,
-    { scheme: (name: Scheme) => Destination; ready: () => void }
+    { scheme: (name: Scheme) => Destination; ready: () => void; left: () => void }
   >()
 
   override _onHttpServerConnectData(_request: IncomingMessage, socket: Duplex, head: Buffer): void {
     const pending = this.#pending.get(socket)
     if (!pending) return void socket.destroy()
     this.#pending.delete(socket)
+    socket.off('end', pending.left)
     socket.pause()
     socket.unshift(head)
     if (head[0] !== TLS_HANDSHAKE) {

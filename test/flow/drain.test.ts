@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -164,6 +164,7 @@ describe('stop', () => {
     const { socket } = await client.tunnel(`127.0.0.1:${echo.port}`)
     socket.on('error', () => {})
     const stuck = client.request(`${origin.url}/stuck`)
+    stuck.catch(() => {})
     await origin.arrivals(1)
     const began = performance.now()
     const stopped = app.app.stop()
@@ -217,7 +218,7 @@ describe('the command', () => {
     child.stdout.resume()
     const client = new ProxyClient({
       proxyUrl: ready.proxy,
-      ca: await import('node:fs').then(({ readFileSync }) => readFileSync(ready.ca, 'utf8')),
+      ca: await readFile(ready.ca, 'utf8'),
       maxSockets: 200,
     })
     open.push(client)

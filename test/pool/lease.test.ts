@@ -109,6 +109,18 @@ describe('selection', () => {
     expect(() => t.pool.lease({ exclude: new Set(['a']) })).toThrow(code('POOL_EXHAUSTED'))
   })
 
+  test('a replay does not wait for a credential that is out of reach', async () => {
+    const config = poolConfig([
+      credential('a'),
+      credential('b', { limits: { rate: ['1/h'] } }),
+      credential('c'),
+    ])
+    await using t = await TestPool.open(config)
+    t.send(undefined, { credential: 'b' })
+    t.send({ kind: 'limited', retryAfterMs: 1000 }, { credential: 'c' })
+    expect(() => t.pool.lease({ exclude: new Set(['a']) })).toThrow(code('POOL_EXHAUSTED'))
+  })
+
   test('a lease carries headers, egress and claims of its credential', async () => {
     const config = poolConfig(
       [credential('a', { egress: 'e2', headers: { 'user-agent': 'own' } })],
