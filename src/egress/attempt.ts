@@ -80,18 +80,20 @@ export class Attempt implements Dispatcher.DispatchHandler {
       this.#resolveHead = resolve
       this.#rejectHead = reject
     })
-    // An aborted exchange has stopped listening.
-    this.head.catch(() => {})
     dispatcher.dispatch(request as Dispatcher.DispatchOptions, this)
   }
 
-  /** Hands the body over, what has come already first. Resolves when the last byte went to the sink. */
-  pipe(sink: BodySink): Promise<void> {
+  /**
+   * Hands the body over, what has come already first. Resolves when the last byte went to the sink; undefined
+   * when that has happened already, as it has for most short answers.
+   */
+  pipe(sink: BodySink): Promise<void> | undefined {
+    this.#sink = sink
+    if (this.#trailers === undefined && !this.#error) sink.onDrain(() => this.#resume?.())
+    this.#flush(sink)
+    if (this.#trailers !== undefined || this.#error) return undefined
     return new Promise((resolve) => {
       this.#changed = resolve
-      this.#sink = sink
-      sink.onDrain(() => this.#resume?.())
-      this.#flush(sink)
     })
   }
 
@@ -220,6 +222,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
   onError(error: Error): void {
     if (this.#error || this.#trailers !== undefined) return
     this.#error = error instanceof UpstreamError ? error : toUpstreamError(error, this.sent)
+    // An aborted exchange may have stopped listening.
+    this.head.catch(() => {})
     this.#rejectHead(this.#error)
     const sink = this.#sink
     if (sink) sink.abort(this.#error)

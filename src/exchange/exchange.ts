@@ -1,8 +1,9 @@
+import type { Readable } from 'node:stream'
 import type { PoolConfig } from '../config/schema.ts'
-import { Attempt } from '../egress/attempt.ts'
+import { Attempt, type AttemptHooks, type UpstreamRequest } from '../egress/attempt.ts'
 import type { Egresses } from '../egress/egress.ts'
-import { type UpstreamError, WireError } from '../errors.ts'
-import type { Events, ExchangeRecord } from '../events.ts'
+import { UpstreamError, WireError } from '../errors.ts'
+import type { AttemptRecord, Events, ExchangeRecord } from '../events.ts'
 import { type BodyLimits, RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RawHeaders } from '../lib/headers.ts'
@@ -65,7 +66,7 @@ export class Exchange {
   async handle(request: ProxyRequest, reply: ProxyReply): Promise<void> {
     const started = performance.now()
     const record = newRecord(this.#clock.now(), request.method, request.origin + request.path)
-    record.client = { name: request.client.name, address: request.client.address }
+    record.client = request.client
     this.#running += 1
     try {
       await this.#serve(request, reply, record)
@@ -80,7 +81,7 @@ export class Exchange {
       if (!request.closed) reply.fail(wire, record.id)
     } finally {
       this.#running -= 1
-      request.onClose = undefined
+      request.underway = undefined
       record.durationMs = performance.now() - started
       this.#events.emit('exchange', record)
     }
@@ -101,12 +102,16 @@ export class Exchange {
         `client ${request.client.name} may not use pool ${target.pool.name}`,
       )
     }
-    const body = await takeBody(request, { ...target.config.replay, dir: runtime.spoolDir })
+    const body =
+      request.body &&
+      (await takeBody(request.body, { ...target.config.replay, dir: runtime.spoolDir }))
     try {
       await this.#replayLoop(request, reply, record, target, body)
     } finally {
-      record.bytes.in = body?.bytesRead ?? 0
-      body?.release()
+      if (body) {
+        record.bytes.in = body.bytesRead
+        body.release()
+      }
     }
   }
 
@@ -119,11 +124,12 @@ export class Exchange {
     body: RequestBody | undefined,
   ): Promise<void> {
     const { pool } = target
-    const nextTry = new NextTry(target, request, body, record, this.#clock)
+    /** Made when something goes wrong: most requests need no second try. */
+    let nextTry: NextTry | undefined
     let next: Next = { want: request.hints, patient: true }
     /** What the client gets when nothing better can be had. */
     let refused: { attempt: Attempt; lease: Lease } | undefined
-    let failure: UpstreamError | undefined
+    let failure: WireError | undefined
     for (;;) {
       let lease: Lease | undefined
       try {
@@ -144,20 +150,25 @@ export class Exchange {
       }
       refused?.attempt.discard()
       refused = undefined
-      const attempt = this.#dispatch(request, target, lease, body, reply)
+      let attempt: Attempt | undefined
       try {
+        attempt = this.#dispatch(request, target, lease, body, reply)
         await attempt.head
       } catch (error) {
-        failure = error as UpstreamError
-        pool.settle(lease, { kind: failure.code === 'EGRESS_DOWN' ? 'egress-down' : 'unknown' })
-        recordAttempt(record, attempt, { lease }, failure.code)
-        const again = nextTry.afterFailure(failure, lease)
-        if (!again) throw failure
+        const upstream = error instanceof UpstreamError ? error : undefined
+        pool.settle(lease, { kind: upstream?.code === 'EGRESS_DOWN' ? 'egress-down' : 'unknown' })
+        if (!upstream) throw error
+        if (attempt) recordAttempt(record, attempt, lease, lease.egress, upstream.code)
+        failure = upstream
+        nextTry ??= new NextTry(target, request, body, record, this.#clock)
+        const again = nextTry.afterFailure(upstream, lease)
+        if (!again) throw upstream
         next = again
         continue
       }
-      const verdict = await judge(attempt, target.judge)
-      recordAttempt(record, attempt, { lease }, verdict)
+      const glance = target.judge.judge(attempt.status, attempt.headers)
+      const verdict = glance === 'peek' ? await peek(attempt, target.judge) : glance
+      recordAttempt(record, attempt, lease, lease.egress, verdict)
       if (verdict === 'ok' || verdict === 'upstream') {
         try {
           return await this.#answer(request, attempt, lease, reply, record)
@@ -165,6 +176,7 @@ export class Exchange {
           pool.settle(lease, { kind: 'ok' })
         }
       }
+      nextTry ??= new NextTry(target, request, body, record, this.#clock)
       const again = await nextTry.afterRefusal(verdict, attempt.headers, lease)
       if (request.closed) return attempt.abort()
       if (!again) return this.#answer(request, attempt, lease, reply, record)
@@ -198,55 +210,7 @@ export class Exchange {
     reply: ProxyReply,
   ): Attempt {
     const { path, headers } = target.injector.apply(request, request.host, lease)
-    const token = lease.token.reveal()
-    const attempt = new Attempt(
-      this.#egresses.dispatcher(lease.egress, `${lease.pool}/${lease.credential}`),
-      { origin: request.origin, method: request.method, path, headers, body: body?.open() ?? null },
-      {
-        sent: () => lease.dispatched(),
-        informational: (status, reason, fields) =>
-          reply.informational(status, reason, scrubHeaders(fields, token)),
-        trailers: (fields) => scrubHeaders(fields, token),
-      },
-    )
-    request.onClose = () => attempt.abort()
-    if (request.closed) attempt.abort()
-    return attempt
-  }
-
-  async #answer(
-    request: ProxyRequest,
-    attempt: Attempt,
-    lease: Lease,
-    reply: ProxyReply,
-    record: ExchangeRecord,
-  ): Promise<void> {
-    const token = lease.token.reveal()
-    const headers = scrubHeaders(attempt.headers, token)
-    attempt.reason = redact(attempt.reason, token)
-    await this.#pass(request, attempt, headers, reply, record)
-  }
-
-  async #pass(
-    request: ProxyRequest,
-    attempt: Attempt,
-    headers: RawHeaders,
-    reply: ProxyReply,
-    record: ExchangeRecord,
-  ): Promise<void> {
-    headers.push('Cupbearer-Trace', record.id)
-    record.status = attempt.status
-    record.verdict = record.attempts.at(-1)?.verdict ?? 'ok'
-    reply.head(attempt.status, attempt.reason, headers)
-    await attempt.pipe(reply)
-    record.bytes.out = attempt.bytesIn
-    const last = record.attempts.at(-1)
-    if (last) last.totalMs = performance.now() - attempt.startedAt
-    const { failure } = attempt
-    if (failure) {
-      record.verdict = request.closed ? 'aborted' : failure.code
-      record.error = { code: failure.code, message: failure.message }
-    }
+    return this.#send(request, path, headers, body?.open() ?? null, reply, lease, lease.egress)
   }
 
   /** A path or host that no pool covers: what the client sent, without any token. */
@@ -255,58 +219,105 @@ export class Exchange {
     reply: ProxyReply,
     record: ExchangeRecord,
     runtime: ExchangeRuntime,
-  ) {
+  ): Promise<void> {
     const headers = forwardHeaders(request.headers, request.host)
+    const body = request.body?.stream ?? null
     const egress = runtime.passthroughEgress
-    const attempt = new Attempt(
-      this.#egresses.dispatcher(egress, ''),
-      {
-        origin: request.origin,
-        method: request.method,
-        path: request.path,
-        headers,
-        body: request.body?.stream ?? null,
-      },
-      {
-        sent: () => {},
-        informational: (status, reason, fields) =>
-          reply.informational(status, reason, scrubHeaders(fields, undefined)),
-        trailers: (fields) => scrubHeaders(fields, undefined),
-      },
-    )
-    request.onClose = () => attempt.abort()
-    if (request.closed) attempt.abort()
+    const attempt = this.#send(request, request.path, headers, body, reply, undefined, egress)
     try {
       await attempt.head
     } catch (error) {
-      recordAttempt(record, attempt, { egress }, (error as UpstreamError).code)
+      recordAttempt(record, attempt, undefined, egress, (error as UpstreamError).code)
       throw error
     }
-    recordAttempt(record, attempt, { egress }, 'ok')
-    await this.#pass(request, attempt, scrubHeaders(attempt.headers, undefined), reply, record)
+    recordAttempt(record, attempt, undefined, egress, 'ok')
+    await this.#answer(request, attempt, undefined, reply, record)
+  }
+
+  #send(
+    request: ProxyRequest,
+    path: string,
+    headers: RawHeaders,
+    body: UpstreamRequest['body'],
+    reply: ProxyReply,
+    lease: Lease | undefined,
+    egress: string,
+  ): Attempt {
+    const { origin, method } = request
+    const attempt = new Attempt(
+      this.#egresses.dispatcher(egress, lease?.key ?? ''),
+      { origin, method, path, headers, body },
+      new Hop(reply, lease),
+    )
+    request.underway = attempt
+    if (request.closed) attempt.abort()
+    return attempt
+  }
+
+  /** Passes the answer on as it is, but for the token wherever upstream echoes it. */
+  async #answer(
+    request: ProxyRequest,
+    attempt: Attempt,
+    lease: Lease | undefined,
+    reply: ProxyReply,
+    record: ExchangeRecord,
+  ): Promise<void> {
+    const token = lease?.token.reveal()
+    const headers = scrubHeaders(attempt.headers, token)
+    headers.push('Cupbearer-Trace', record.id)
+    const last = record.attempts.at(-1) as AttemptRecord
+    record.status = attempt.status
+    record.verdict = last.verdict
+    reply.head(attempt.status, redact(attempt.reason, token), headers)
+    const piping = attempt.pipe(reply)
+    if (piping) await piping
+    record.bytes.out = attempt.bytesIn
+    last.totalMs = performance.now() - attempt.startedAt
+    const { failure } = attempt
+    if (failure) {
+      record.verdict = request.closed ? 'aborted' : failure.code
+      record.error = { code: failure.code, message: failure.message }
+    }
+  }
+}
+
+/** What one attempt tells while it runs. */
+class Hop implements AttemptHooks {
+  readonly #reply: ProxyReply
+  readonly #lease: Lease | undefined
+
+  constructor(reply: ProxyReply, lease: Lease | undefined) {
+    this.#reply = reply
+    this.#lease = lease
+  }
+
+  sent(): void {
+    this.#lease?.dispatched()
+  }
+
+  informational(status: number, reason: string, headers: RawHeaders): void {
+    const token = this.#lease?.token.reveal()
+    this.#reply.informational(status, redact(reason, token), scrubHeaders(headers, token))
+  }
+
+  trailers(trailers: RawHeaders): RawHeaders {
+    return scrubHeaders(trailers, this.#lease?.token.reveal())
   }
 }
 
 async function takeBody(
-  request: ProxyRequest,
+  { stream, length }: { readonly stream: Readable; readonly length: number | undefined },
   limits: BodyLimits,
-): Promise<RequestBody | undefined> {
-  if (!request.body) return undefined
-  const { stream, length } = request.body
+): Promise<RequestBody> {
   if (length === undefined || length > Math.min(SMALL_BODY, limits.memory)) {
     return new RequestBody(stream, length, limits)
   }
   const chunks: Buffer[] = []
   for await (const chunk of stream) chunks.push(chunk as Buffer)
-  return new RequestBody(
-    chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks),
-    length,
-    limits,
-  )
+  const whole = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
+  return new RequestBody(whole, length, limits)
 }
 
-async function judge(attempt: Attempt, by: Judge): Promise<Verdict> {
-  const verdict = by.judge(attempt.status, attempt.headers)
-  if (verdict !== 'peek') return verdict
-  return by.judgeBody(attempt.status, attempt.headers, await attempt.peek(PEEK_BYTES))
+async function peek(attempt: Attempt, judge: Judge): Promise<Verdict> {
+  return judge.judgeBody(attempt.status, attempt.headers, await attempt.peek(PEEK_BYTES))
 }

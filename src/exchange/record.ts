@@ -7,6 +7,9 @@ const prefix = Math.floor(Math.random() * 36 ** 5)
   .toString(36)
   .padStart(5, '0')
 
+/** Shared: nothing writes into it. */
+const NONE: ExchangeRecord['skipped'] = []
+
 /** An empty record with the next trace id: unique in this process, and most likely among its runs. */
 export function newRecord(time: number, method: string, url: string): ExchangeRecord {
   count += 1
@@ -22,7 +25,7 @@ export function newRecord(time: number, method: string, url: string): ExchangeRe
     durationMs: 0,
     waitMs: 0,
     verdict: 'ok',
-    skipped: [],
+    skipped: NONE,
     attempts: [],
     refresh: undefined,
     replay: undefined,
@@ -34,15 +37,15 @@ export function newRecord(time: number, method: string, url: string): ExchangeRe
 export function recordAttempt(
   record: ExchangeRecord,
   attempt: Attempt,
-  by: { readonly lease: Lease } | { readonly egress: string },
+  lease: Lease | undefined,
+  egress: string,
   verdict: string,
 ): void {
-  const lease = 'lease' in by ? by.lease : undefined
   const { timings, reused, startedAt, firstByteAt } = attempt
   record.attempts.push({
     credential: lease?.credential,
     generation: lease?.generation,
-    egress: 'lease' in by ? by.lease.egress : by.egress,
+    egress,
     address: timings?.address,
     status: attempt.status || undefined,
     verdict,

@@ -35,8 +35,8 @@ export interface ProxyRequest {
   readonly closed: boolean
   /** Aborts when the client goes; made on first use. */
   readonly signal: AbortSignal
-  /** Called once when the client goes. */
-  onClose: (() => void) | undefined
+  /** What is aborted when the client goes. */
+  underway: { abort(): void } | undefined
 }
 
 /** The way back to the client. */

@@ -5,7 +5,7 @@
 export type RawHeaders = string[]
 
 /** Fields of one connection, never forwarded (RFC 9110 §7.6.1), plus those that proxies speak among themselves. */
-const HOP_BY_HOP = new Set([
+export const HOP_BY_HOP: ReadonlySet<string> = new Set([
   'connection',
   'keep-alive',
   'proxy-connection',
@@ -50,8 +50,4 @@ export function connectionListed(headers: readonly string[]): Set<string> | unde
     }
   }
   return listed
-}
-
-export function isHopByHop(lowerName: string): boolean {
-  return HOP_BY_HOP.has(lowerName)
 }

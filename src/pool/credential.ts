@@ -16,6 +16,8 @@ export type RefreshFailure = 'transient' | 'egress'
 
 /** What of a credential the configuration says and a reload may change. */
 export interface CredentialSettings {
+  /** `pool/credential`. */
+  readonly key: string
   index: number
   lane: Lane
   headers: readonly string[]

@@ -6,6 +6,7 @@ import type { Lease } from './lease.ts'
 export class Grant implements Lease {
   readonly pool: string
   readonly credential: string
+  readonly key: string
   readonly generation: number
   readonly token: Secret
   readonly egress: string
@@ -21,6 +22,7 @@ export class Grant implements Lease {
     if (!owner.token) throw new Error('a credential without token was chosen')
     this.pool = pool
     this.credential = owner.id
+    this.key = owner.settings.key
     this.generation = owner.generation
     this.token = owner.token.token
     this.egress = owner.settings.lane.name

@@ -17,6 +17,8 @@ export interface Lease {
   readonly pool: string
   /** The credential's id, unique within its pool. */
   readonly credential: string
+  /** `pool/credential`: its connections are shared with no other's. */
+  readonly key: string
   readonly generation: number
   readonly token: Secret
   /** Name of the only egress that this token may leave by. */

@@ -92,6 +92,7 @@ function settingsFor(
   const key = `${pool}/${credential.id}`
   const egress = pinnedEgress(key, credential.egress, pinned, config.egress)
   return {
+    key,
     index,
     lane: laneFor(egress),
     headers: mergeHeaders(config.headers, credential.headers),

@@ -6,6 +6,8 @@ import type { Destination, OwnFields } from './http1.ts'
 export interface Inside extends Destination {
   /** Another name stood in SNI: nothing may be sent. */
   readonly misdirected: boolean
+  /** The spelling of `Host` that was found to agree last: a client hardly ever changes it. */
+  agreed: string | undefined
 }
 
 /** CONNECT authority, SNI, `Host` and an absolute form's authority must name the same (RFC 9110 §7.4). */
@@ -17,7 +19,10 @@ export function checkInside<To extends Inside>(inside: To, url: string, fields: 
     )
   }
   const { host, port } = inside.authority
-  agreeHost(fields, host, port, port)
+  if (fields.hosts !== 1 || fields.host !== inside.agreed) {
+    agreeHost(fields, host, port, port)
+    inside.agreed = fields.host
+  }
   if (url.charCodeAt(0) !== 0x2f && url !== '*') {
     const match = /^(https?):\/\/([^/?#]*)/i.exec(url)
     if (!match) throw new WireError('BAD_REQUEST', 'the request target is malformed')

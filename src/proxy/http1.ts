@@ -88,7 +88,7 @@ export class Http1Request implements ProxyRequest {
   readonly hints: Hints
   readonly body: ProxyRequest['body']
   closed = false
-  onClose: (() => void) | undefined
+  underway: ProxyRequest['underway']
   #controller: AbortController | undefined
 
   constructor(
@@ -113,11 +113,11 @@ export class Http1Request implements ProxyRequest {
       fields.chunked || (length !== undefined && length > 0)
         ? { stream: message, length: fields.chunked ? undefined : length }
         : undefined
-    response.once('close', () => {
-      if (response.writableFinished) return
+    response.on('close', () => {
+      if (response.writableFinished || this.closed) return
       this.closed = true
       this.#controller?.abort()
-      this.onClose?.()
+      this.underway?.abort()
     })
   }
 

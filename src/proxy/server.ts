@@ -215,7 +215,7 @@ export class Front extends MitmProxy {
     socket.unshift(head)
     if (head[0] !== TLS_HANDSHAKE) {
       pending.ready()
-      this.#accept(socket, { ...pending.scheme('http'), misdirected: false })
+      this.#accept(socket, { ...pending.scheme('http'), misdirected: false, agreed: undefined })
       return
     }
     const destination = pending.scheme('https')
@@ -243,7 +243,7 @@ export class Front extends MitmProxy {
       pending.ready()
       const name = (secure as TLSSocket & { servername?: string | false | null }).servername
       const misdirected = typeof name === 'string' && parseAuthority(name, 443)?.host !== host
-      this.#accept(secure, { ...destination, misdirected })
+      this.#accept(secure, { ...destination, misdirected, agreed: undefined })
     })
   }
 

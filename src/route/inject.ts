@@ -1,5 +1,5 @@
 import type { InjectConfig } from '../config/schema.ts'
-import { connectionListed, isHopByHop, type RawHeaders } from '../lib/headers.ts'
+import { connectionListed, HOP_BY_HOP, type RawHeaders } from '../lib/headers.ts'
 import type { Secret } from '../lib/secret.ts'
 
 /** What a template may use: `{token}`, `{id}`, `{claim:NAME}`. */
@@ -17,35 +17,51 @@ export interface OutgoingRequest {
   readonly headers: RawHeaders
 }
 
-/** Fields that the client leg owns: the upstream leg sets its own `Host`, framing is undici's, `Expect` was answered. */
-const OWN = new Set(['host', 'expect', 'trailer'])
+/** Fields that the upstream leg sets itself, or that were dealt with here: `Expect` is answered by the proxy. */
+const OWN = ['host', 'expect', 'trailer']
+
+/** Never forwarded, whatever the pool. */
+const FORWARD_DROPS: ReadonlySet<string> = new Set([...HOP_BY_HOP, ...OWN])
 
 /** Hints to Cupbearer itself (contract "On the wire"). */
 const HINT = 'cupbearer-'
 
-/**
- * Headers for a request that leaves without a token: end-to-end fields in their order and case, `Host` as dialled.
- */
+/** What takes the place of the client's field of that name, or comes last. */
+interface Injected {
+  readonly lowerName: string
+  readonly name: string
+  readonly value: string
+}
+
+/** Headers for a request without a token: end-to-end fields in their order and case, `Host` as dialled. */
 export function forwardHeaders(headers: readonly string[], host: string): RawHeaders {
-  return endToEnd(headers, host, undefined)
+  return endToEnd(headers, host, FORWARD_DROPS, undefined)
 }
 
 function endToEnd(
   headers: readonly string[],
   host: string,
-  dropped: ((lowerName: string, output: RawHeaders) => boolean) | undefined,
+  dropped: ReadonlySet<string>,
+  injected: Injected | undefined,
 ): RawHeaders {
   const output: RawHeaders = ['host', host]
   const listed = connectionListed(headers)
+  let placed = false
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string
     const lower = name.toLowerCase()
-    if (isHopByHop(lower) || OWN.has(lower) || lower.startsWith(HINT)) continue
+    if (dropped.has(lower)) {
+      if (placed || lower !== injected?.lowerName) continue
+      placed = true
+      output.push(injected.name, injected.value)
+      continue
+    }
+    if (lower.startsWith(HINT)) continue
     // `Connection: content-length` must not cost the body its frame.
     if (listed?.has(lower) && lower !== 'content-length') continue
-    if (dropped?.(lower, output)) continue
     output.push(name, headers[i + 1] as string)
   }
+  if (injected && !placed) output.push(injected.name, injected.value)
   return output
 }
 
@@ -53,18 +69,17 @@ function endToEnd(
 export class Injector {
   readonly #config: InjectConfig
   readonly #template: (values: InjectionValues) => string
-  /** Lower-cased name of the injected header, or `cookie`; undefined for a query parameter. */
-  readonly #header: string | undefined
-  /** As the header is written when the client did not send it. */
-  readonly #headerName: string
-  readonly #profiles = new WeakMap<readonly string[], ReadonlySet<string>>()
+  /** As the header is written; undefined for a query parameter. */
+  readonly #name: string | undefined
+  readonly #lowerName: string
+  /** What is dropped, by the credential's header profile. */
+  readonly #drops = new WeakMap<readonly string[], ReadonlySet<string>>()
 
   constructor(config: InjectConfig) {
     this.#config = config
     this.#template = compileTemplate(config.value)
-    this.#header =
-      'header' in config ? config.header.toLowerCase() : 'cookie' in config ? 'cookie' : undefined
-    this.#headerName = 'header' in config ? config.header : 'Cookie'
+    this.#name = 'header' in config ? config.header : 'cookie' in config ? 'Cookie' : undefined
+    this.#lowerName = this.#name?.toLowerCase() ?? ''
   }
 
   /** Puts the token where the pool wants it; whatever the client sent there goes, and its `Authorization` always. */
@@ -73,38 +88,32 @@ export class Injector {
     host: string,
     values: InjectionValues,
   ): OutgoingRequest {
-    const value = this.#template(values)
-    const profile = this.#profileNames(values.headers)
-    let at = -1
-    const headers = endToEnd(request.headers, host, (lower, output) => {
-      if (lower === this.#header) {
-        // The injected field takes the place of the client's own.
-        if (at === -1) at = output.length
-        return true
-      }
-      return lower === 'authorization' || profile.has(lower)
-    })
+    const config = this.#config
+    const rendered = this.#template(values)
+    const value =
+      'cookie' in config ? setCookie(request.headers, config.cookie, rendered) : rendered
+    const headers = endToEnd(
+      request.headers,
+      host,
+      this.#dropsFor(values.headers),
+      this.#name === undefined
+        ? undefined
+        : { lowerName: this.#lowerName, name: this.#name, value },
+    )
     for (const field of values.headers) headers.push(field)
-    if (this.#header === undefined) {
-      const name = 'query' in this.#config ? this.#config.query : ''
-      return { path: setQuery(request.path, name, value), headers }
-    }
-    const field =
-      'cookie' in this.#config ? setCookie(request.headers, this.#config.cookie, value) : value
-    if (at === -1) headers.push(this.#headerName, field)
-    else headers.splice(at, 0, this.#headerName, field)
-    return { path: request.path, headers }
+    const path = 'query' in config ? setQuery(request.path, config.query, rendered) : request.path
+    return { path, headers }
   }
 
-  #profileNames(headers: readonly string[]): ReadonlySet<string> {
-    let names = this.#profiles.get(headers)
-    if (!names) {
-      names = new Set(
-        headers.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase()),
-      )
-      this.#profiles.set(headers, names)
+  #dropsFor(profile: readonly string[]): ReadonlySet<string> {
+    let drops = this.#drops.get(profile)
+    if (!drops) {
+      const names = profile.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase())
+      drops = new Set([...FORWARD_DROPS, 'authorization', ...names])
+      if (this.#name !== undefined) drops = new Set([...drops, this.#lowerName])
+      this.#drops.set(profile, drops)
     }
-    return names
+    return drops
   }
 }
 

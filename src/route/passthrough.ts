@@ -87,7 +87,7 @@ export class PassthroughPolicy {
   #byAddress(address: string): boolean | undefined {
     let best: { allow: boolean; prefix: number } | undefined
     for (const { allow, range } of this.#rules) {
-      if (!range || !range.list.check(address, family(address))) continue
+      if (!range?.list.check(address, family(address))) continue
       if (!best || range.prefix > best.prefix || (range.prefix === best.prefix && !allow)) {
         best = { allow, prefix: range.prefix }
       }

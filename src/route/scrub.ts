@@ -1,4 +1,4 @@
-import { connectionListed, isHopByHop, type RawHeaders } from '../lib/headers.ts'
+import { connectionListed, HOP_BY_HOP, type RawHeaders } from '../lib/headers.ts'
 import { REDACTED } from '../lib/secret.ts'
 
 /**
@@ -11,7 +11,7 @@ export function scrubHeaders(headers: readonly string[], token: string | undefin
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string
     const lower = name.toLowerCase()
-    if (isHopByHop(lower) || (listed?.has(lower) && lower !== 'content-length')) continue
+    if (HOP_BY_HOP.has(lower) || (listed?.has(lower) && lower !== 'content-length')) continue
     output.push(name, redact(headers[i + 1] as string, token))
   }
   return output
