@@ -168,7 +168,9 @@ class App implements Cupbearer {
       runtime: this.#frontRuntime(),
     })
     this.#closers.push(() => this.#front.cut())
-    this.proxyUrl = urlOf(this.#opened(await this.#front.open(config.listen)))
+    const address = await this.#front.open(config.listen)
+    this.#own.add(address)
+    this.proxyUrl = urlOf(address)
     const token = await adminToken(config.dataDir, config.admin.token)
     const admin = await startAdmin({
       listen: config.admin.listen,
@@ -209,11 +211,8 @@ class App implements Cupbearer {
   async #reload(): Promise<{ applied: boolean; problems: readonly string[] }> {
     const outcome = (applied: boolean, problems: readonly string[]) => {
       this.#events.emit('config', { time: this.#clock.now(), applied, problems })
-      if (applied)
-        this.#log.info(
-          { notes: problems.length > 0 ? problems : undefined },
-          'configuration applied',
-        )
+      const notes = problems.length > 0 ? problems : undefined
+      if (applied) this.#log.info({ notes }, 'configuration applied')
       else this.#log.error({ problems }, 'configuration refused, the old one stays in force')
       return { applied, problems }
     }
@@ -229,21 +228,25 @@ class App implements Cupbearer {
         fixed.map((key) => `${key} changed: that takes a restart`),
       )
     } catch (error) {
-      if (error instanceof ConfigError) {
-        return outcome(
-          false,
-          error.issues.map((issue) => `${issue.path || '(file)'}: ${issue.message}`),
-        )
-      }
-      return outcome(false, [(error as Error).message])
+      const problems =
+        error instanceof ConfigError
+          ? error.issues.map(({ path, message }) => `${path || '(file)'}: ${message}`)
+          : [(error as Error).message]
+      return outcome(false, problems)
     }
   }
 
   async #apply(config: Config): Promise<void> {
-    // What can be refused comes first; after it nothing throws.
+    // What can be refused comes first; after it nothing throws. An egress goes last, after those who use it.
     new Router(config.pools)
-    this.#egresses.apply(config.egress, config.upstream)
-    await this.#openCa(config)
+    const { egress, upstream } = this.#config
+    this.#egresses.apply({ ...egress, ...config.egress }, config.upstream)
+    try {
+      await this.#openCa(config)
+    } catch (error) {
+      this.#egresses.apply(egress, upstream)
+      throw error
+    }
     this.#config = config
     this.#passthrough = passthroughOf(config)
     for (const [name, pool] of Object.entries(config.pools)) {
@@ -254,6 +257,7 @@ class App implements Cupbearer {
     this.#exchange.apply(this.#exchangeRuntime())
     this.#front.apply(this.#frontRuntime())
     await this.#closePools([...this.#pools.keys()].filter((name) => !(name in config.pools)))
+    this.#egresses.retain(config.egress)
   }
 
   stop(options: { force?: boolean } = {}): Promise<void> {
@@ -329,11 +333,6 @@ class App implements Cupbearer {
       passthroughEgress: this.#config.passthrough.egress,
       contextFor: (host) => leaves.contextFor(host),
     }
-  }
-
-  #opened(address: AddressInfo): AddressInfo {
-    this.#own.add(address)
-    return address
   }
 
   #status(): PoolStatus[] {

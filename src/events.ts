@@ -8,7 +8,7 @@ export interface AttemptRecord {
   /** Address that was dialled, `host:port`. */
   address: string | undefined
   status: number | undefined
-  /** `ok`, `expired`, `limited`, `denied`, `upstream` or an error code. */
+  /** `ok`, `expired`, `limited`, `denied`, `upstream`, `nonce` (a new proof was asked for) or an error code. */
   verdict: string
   connectMs: number | undefined
   tlsMs: number | undefined

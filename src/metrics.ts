@@ -1,5 +1,5 @@
 import { type EventLoopUtilization, monitorEventLoopDelay, performance } from 'node:perf_hooks'
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { Counter, Histogram, Registry } from 'prom-client'
 import { WIRE_CODES } from './errors.ts'
 import type { EventMap, Events, ExchangeRecord } from './events.ts'
 import type { PoolStatus } from './pool/lease.ts'
@@ -26,23 +26,82 @@ const VERDICTS = new Set<string>([
 const SAMPLING_MS = 50
 const REFRESH_RESULTS = ['ok', 'failed', 'revoked'] as const
 
-/** Feeds a registry of its own from the events; one app, one instance. */
+const DURATION_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60] as const
+
+/** Loaded by the first scrape: a process that nobody scrapes needs none of it. */
+type Prometheus = typeof import('prom-client')
+
+/** Counts events in arrays of its own; what Prometheus is shown is put together at each scrape. */
 export function createMetrics(
   events: Events,
   pools: () => readonly PoolStatus[],
   egresses: () => readonly { readonly name: string; readonly up: boolean }[],
 ): Metrics {
+  const counts = {
+    requests: new Tally(),
+    refreshes: new Tally(),
+    replays: new Tally(),
+    durations: new Durations(),
+  }
+  const onExchange = (record: ExchangeRecord): void => {
+    const pool = record.pool ?? ''
+    counts.requests.add(pool, VERDICTS.has(record.verdict) ? record.verdict : 'other')
+    if (record.kind !== 'tunnel') counts.durations.observe(record.durationMs / 1000)
+    if (!record.replay) return
+    const outcome = !record.replay.done ? 'skipped' : record.verdict === 'ok' ? 'ok' : 'failed'
+    counts.replays.add(pool, outcome)
+  }
+  const onRefresh = (outcome: EventMap['refresh'][0]): void => {
+    counts.refreshes.add(outcome.pool, outcome.result)
+  }
+  events.on('exchange', onExchange)
+  events.on('refresh', onRefresh)
+
+  let exposition: Exposition | undefined
+  let closed = false
+  return {
+    contentType: 'text/plain; version=0.0.4; charset=utf-8',
+    async text() {
+      const prometheus = await import('prom-client')
+      if (closed) return ''
+      exposition ??= createExposition(prometheus, counts)
+      return exposition.text(pools(), egresses())
+    },
+    close() {
+      closed = true
+      events.off('exchange', onExchange)
+      events.off('refresh', onRefresh)
+      exposition?.close()
+    },
+  }
+}
+
+interface Counts {
+  readonly requests: Tally
+  readonly refreshes: Tally
+  readonly replays: Tally
+  readonly durations: Durations
+}
+
+interface Exposition {
+  text(
+    pools: readonly PoolStatus[],
+    egresses: readonly { readonly name: string; readonly up: boolean }[],
+  ): Promise<string>
+  close(): void
+}
+
+/** A registry of its own for the counts of one app. */
+function createExposition(prometheus: Prometheus, counts: Counts): Exposition {
+  const { Counter, Gauge, Registry } = prometheus
   const registry = new Registry()
   const registers = [registry]
-  const requests = new Tally()
-  const refreshes = new Tally()
-  const replays = new Tally()
-  const duration = new Histogram({
-    name: 'cupbearer_request_duration_seconds',
-    help: 'Time from a request’s arrival to the end of its response, tunnels left out',
-    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
-    registers,
-  })
+  registry.registerMetric(
+    counts.durations.asMetric(
+      'cupbearer_request_duration_seconds',
+      'Time from a request’s arrival to the end of its response, tunnels left out',
+    ),
+  )
   const requestsTotal = new Counter({
     name: 'cupbearer_requests_total',
     help: 'Requests ended, by verdict; the pool is empty where no pool covers the host',
@@ -92,53 +151,68 @@ export function createMetrics(
     registers,
   })
   const sampled = [tokens, authOverhead, tokenTtl, queueWaiting, egressUp]
-  const runtime = processMetrics(registry)
+  const runtime = processMetrics(prometheus, registry)
 
-  const onExchange = (record: ExchangeRecord): void => {
-    const pool = record.pool ?? ''
-    requests.add(pool, VERDICTS.has(record.verdict) ? record.verdict : 'other')
-    if (record.kind !== 'tunnel') duration.observe(record.durationMs / 1000)
-    if (!record.replay) return
-    replays.add(pool, !record.replay.done ? 'skipped' : record.verdict === 'ok' ? 'ok' : 'failed')
-  }
-  const onRefresh = (outcome: EventMap['refresh'][0]): void => {
-    refreshes.add(outcome.pool, outcome.result)
-  }
-  events.on('exchange', onExchange)
-  events.on('refresh', onRefresh)
-
-  const sample = (): void => {
-    for (const gauge of sampled) gauge.reset()
-    for (const status of pools()) {
-      const pool = status.name
-      for (const [state, count] of Object.entries(status.tokens)) tokens.set({ pool, state }, count)
-      authOverhead.set({ pool }, status.authOverhead)
-      queueWaiting.set({ pool }, status.waiting)
-      if (status.avgTtlRemainingSeconds !== undefined) {
-        tokenTtl.set({ pool }, status.avgTtlRemainingSeconds)
-      }
-      // A counter that exists from the start shows its first increase to rate().
-      for (const result of REFRESH_RESULTS) refreshes.touch(pool, result)
-    }
-    for (const { name, up } of egresses()) egressUp.set({ egress: name }, up ? 1 : 0)
-    requests.copyTo(requestsTotal, 'verdict')
-    refreshes.copyTo(refreshesTotal, 'result')
-    replays.copyTo(replaysTotal, 'result')
-    runtime.sample()
-  }
+  const { requests, refreshes, replays } = counts
 
   return {
-    contentType: registry.contentType,
-    text() {
-      sample()
+    text(pools, egresses) {
+      for (const gauge of sampled) gauge.reset()
+      for (const status of pools) {
+        const pool = status.name
+        for (const [state, count] of Object.entries(status.tokens))
+          tokens.set({ pool, state }, count)
+        authOverhead.set({ pool }, status.authOverhead)
+        queueWaiting.set({ pool }, status.waiting)
+        if (status.avgTtlRemainingSeconds !== undefined) {
+          tokenTtl.set({ pool }, status.avgTtlRemainingSeconds)
+        }
+        // A counter that exists from the start shows its first increase to rate().
+        for (const result of REFRESH_RESULTS) refreshes.touch(pool, result)
+      }
+      for (const { name, up } of egresses) egressUp.set({ egress: name }, up ? 1 : 0)
+      requests.copyTo(requestsTotal, 'verdict')
+      refreshes.copyTo(refreshesTotal, 'result')
+      replays.copyTo(replaysTotal, 'result')
+      runtime.sample()
       return registry.metrics()
     },
     close() {
-      events.off('exchange', onExchange)
-      events.off('refresh', onRefresh)
       runtime.close()
       registry.clear()
     },
+  }
+}
+
+/** A histogram without labels, counted without a call into the library per request. */
+class Durations {
+  /** One for each bound, and one for what is above all of them; not cumulative. */
+  readonly #counts = new Float64Array(DURATION_BOUNDS.length + 1)
+  #sum = 0
+
+  observe(seconds: number): void {
+    let bucket = 0
+    while (bucket < DURATION_BOUNDS.length && seconds > (DURATION_BOUNDS[bucket] as number)) {
+      bucket += 1
+    }
+    this.#counts[bucket] = (this.#counts[bucket] as number) + 1
+    this.#sum += seconds
+  }
+
+  /** What a registry asks for its values at each scrape, and all that it asks for. */
+  asMetric(name: string, help: string): Histogram {
+    const get = async () => {
+      const values: { metricName: string; labels: { le?: number | string }; value: number }[] = []
+      let count = 0
+      for (const [bucket, le] of [...DURATION_BOUNDS, '+Inf'].entries()) {
+        count += this.#counts[bucket] as number
+        values.push({ metricName: `${name}_bucket`, labels: { le }, value: count })
+      }
+      values.push({ metricName: `${name}_sum`, labels: {}, value: this.#sum })
+      values.push({ metricName: `${name}_count`, labels: {}, value: count })
+      return { name, help, type: 'histogram', values, aggregator: 'sum' }
+    }
+    return { name, help, get } as unknown as Histogram
   }
 }
 
@@ -180,7 +254,10 @@ class Tally {
  * The usual names of process metrics, read at each scrape. prom-client's own collector keeps a GC observer and a
  * 10 ms timer that nothing can stop; these end with `close`.
  */
-function processMetrics(registry: Registry): { sample(): void; close(): void } {
+function processMetrics(
+  { Counter, Gauge }: Prometheus,
+  registry: Registry,
+): { sample(): void; close(): void } {
   const registers = [registry]
   const gauge = (name: string, help: string) => new Gauge({ name, help, registers })
   const cpuUser = new Counter({

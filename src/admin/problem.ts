@@ -65,3 +65,8 @@ function statusOf(code: CupbearerError['code']): number {
   if (code in WIRE_CODES) return WIRE_CODES[code as keyof typeof WIRE_CODES].status
   return code === 'SOURCE_FAILED' || code === 'SOURCE_REVOKED' ? 502 : 500
 }
+
+/** A problem as JSON shows it. */
+export function problemBody({ code, message }: Pick<Problem, 'code' | 'message'>) {
+  return { error: { code, message } }
+}

@@ -63,15 +63,16 @@ async function run(
     ? () => {}
     : (what) => print(`${((performance.now() - started) / 1000).toFixed(1).padStart(6)} s  ${what}`)
   const issues: Issue[] = []
-  let playing = true
-  await using stage = await buildStage((issue) => {
-    if (!playing) return
+  let observe = (issue: Issue) => void issues.push(issue)
+  await using stage = await buildStage((issue) => observe(issue))
+  if (!json) introduce(stage)
+  for (const issue of issues) say(tell(issue))
+  observe = (issue) => {
     issues.push(issue)
     say(tell(issue))
-  })
-  if (!json) introduce(stage)
+  }
   const facts = await play(stage, issues, say, signal)
-  playing = false
+  observe = () => {}
   const checks = judge(facts)
   const summary = summarize(facts, checks)
   if (json) print(JSON.stringify(summary))

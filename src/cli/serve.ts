@@ -8,7 +8,7 @@ import { EXIT } from './command.ts'
 /** Runs the proxy until it is told to stop; gives the exit code. */
 export async function serve(config: Config, onReady: (app: Cupbearer) => void): Promise<number> {
   const format = config.log.format ?? (process.stderr.isTTY ? 'pretty' : 'json')
-  const log = createLog({ level: config.log.level, format })
+  const log = await createLog({ level: config.log.level, format })
 
   // Signals and saves are listened to from the start: what comes while starting is done when ready.
   let app: Cupbearer | undefined

@@ -5,6 +5,9 @@ import { resolve } from 'node:path'
 import type { ConfigIssue } from '../errors.ts'
 import { type Authority, normalizeHost, parseTarget } from '../lib/authority.ts'
 import { parseDuration } from '../lib/units.ts'
+import { checkExec } from './exec.ts'
+import { checkLogin } from './login.ts'
+import { checkOAuth2 } from './oauth2.ts'
 import { formatPath, type Path } from './path.ts'
 import { reason } from './references.ts'
 import { parseListen } from './values.ts'
@@ -118,9 +121,45 @@ function checkPools(config: Tree, report: Report): void {
       }
       ids.add(credential.id)
       const source = asObject(credential.source)
-      if (source.type === 'oauth2') checkOAuth2(source, [...path, 'source'], report)
+      const templated = { login: checkLogin, exec: checkExec }[String(source.type)]
+      templated?.(source, Object.keys(asObject(credential.vars)), (within, message) =>
+        report([...path, 'source', ...within], message),
+      )
+      if (source.type === 'oauth2') {
+        const place = [...path, 'source']
+        checkOAuth2(source, (key, message) =>
+          report(key === undefined ? place : [...place, key], message),
+        )
+        if (source.dpop === true && !takesProof(pool.inject)) {
+          report(
+            [...place, 'dpop'],
+            'expected inject to put the token into the authorization header',
+          )
+        }
+      }
     }
     checkQuarantine(asObject(pool.quarantine), ['pools', name, 'quarantine'], report)
+    checkKeys(pool, ['pools', name], report)
+  }
+}
+
+/** RFC 9449 §7.1: a bound token goes into `Authorization` and nowhere else. */
+function takesProof(inject: unknown): boolean {
+  if (inject === undefined) return true
+  const { header } = asObject(inject)
+  return typeof header === 'string' && header.toLowerCase() === 'authorization'
+}
+
+function checkKeys(pool: Tree, path: Path, report: Report): void {
+  const verifies = pool.verify !== undefined && pool.verify !== false
+  if (verifies && pool.issuer === undefined && pool.jwks === undefined) {
+    report([...path, 'verify'], 'expected issuer or jwks beside it: tokens are verified by its keys')
+  }
+  for (const [index, requirement] of asList(pool.requires).entries()) {
+    const { scopes, claims } = asObject(requirement)
+    if (asList(scopes).length === 0 && Object.keys(asObject(claims)).length === 0) {
+      report([...path, 'requires', index], 'expected scopes or claims to require')
+    }
   }
 }
 
@@ -129,25 +168,6 @@ function checkQuarantine(quarantine: Tree, path: Path, report: Report): void {
   const max = parseDuration(asText(quarantine.max) ?? '30m')
   if (base !== undefined && max !== undefined && base > max) {
     report([...path, 'base'], 'expected no more than quarantine.max')
-  }
-}
-
-function checkOAuth2(source: Tree, path: Path, report: Report): void {
-  if ((source.issuer === undefined) === (source.tokenUrl === undefined)) {
-    report(path, 'expected either issuer or tokenUrl')
-  }
-  if (source.grant === 'refresh_token' && source.refreshToken === undefined) {
-    report([...path, 'refreshToken'], 'required for the grant refresh_token')
-  }
-  if (source.grant === 'client_credentials' && source.refreshToken !== undefined) {
-    report([...path, 'refreshToken'], 'not used by the grant client_credentials')
-  }
-  if (source.clientSecret !== undefined) {
-    if (source.clientAuth === 'none') {
-      report([...path, 'clientSecret'], 'not used with clientAuth none')
-    }
-  } else if (source.clientAuth === 'basic' || source.clientAuth === 'post') {
-    report([...path, 'clientSecret'], `required for clientAuth ${source.clientAuth}`)
   }
 }
 

@@ -69,6 +69,12 @@ function finish(parsed: ReturnType<typeof configSchema.parse>, file: string): Co
   for (const pool of Object.values(config.pools)) {
     for (const { source } of pool.credentials) {
       if (source.type === 'file') source.path = resolve(folder, source.path)
+      if (source.type === 'exec') source.cwd = resolve(folder, source.cwd ?? '.')
+      if (source.type === 'oauth2') {
+        for (const token of [source.assertion, source.subjectToken, source.actorToken]) {
+          if (token && 'file' in token) token.file = resolve(folder, token.file)
+        }
+      }
     }
   }
   return deepFreeze(config)

@@ -33,6 +33,7 @@ export function renderReference(schema: object): string {
     table('A response matcher: an entry of `expired`, `limited`, `denied`', [
       ...flatten(pool.properties?.expired?.items ?? {}),
     ]),
+    table('A requirement: an entry of `requires`', flatten(pool.properties?.requires?.items ?? {})),
     table('A credential: an entry of `credentials`', flatten(credential ?? {})),
     ...sources.map((source) =>
       table(`A source of type \`${source.properties?.type?.const}\``, flatten(source)),

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import type { ConfigIssue } from '../errors.ts'
+import { escapeTemplate } from '../lib/template.ts'
 import { formatPath, type Path } from './path.ts'
 
 const REFERENCE = /\$\{(env|file):([^{}]*)\}/g
@@ -29,7 +30,7 @@ export async function resolveReferences(
     }
   }
 
-  const expand = async (text: string, path: Path): Promise<string> => {
+  const expand = async (text: string, path: Path, templated: boolean): Promise<string> => {
     const parts: string[] = []
     let end = 0
     for (const match of text.matchAll(REFERENCE)) {
@@ -38,23 +39,26 @@ export async function resolveReferences(
         issues.push({ path: formatPath(path), message: found.problem })
         continue
       }
-      parts.push(text.slice(end, match.index), found)
+      parts.push(text.slice(end, match.index), templated ? escapeTemplate(found) : found)
       end = match.index + match[0].length
     }
     return parts.length === 0 ? text : parts.join('') + text.slice(end)
   }
 
-  const walk = async (value: unknown, path: Path): Promise<unknown> => {
-    if (typeof value === 'string') return expand(value, path)
+  const walk = async (value: unknown, path: Path, templated = false): Promise<unknown> => {
+    if (typeof value === 'string') return expand(value, path, templated)
     if (Array.isArray(value)) {
       const items: unknown[] = []
-      for (const [index, item] of value.entries()) items.push(await walk(item, [...path, index]))
+      for (const [index, item] of value.entries()) {
+        items.push(await walk(item, [...path, index], templated))
+      }
       return items
     }
     if (typeof value === 'object' && value !== null) {
       const entries: [string, unknown][] = []
       for (const [key, item] of Object.entries(value)) {
-        entries.push([key, await walk(item, [...path, key])])
+        const within = templated || holdsTemplates(path, value, key)
+        entries.push([key, await walk(item, [...path, key], within)])
       }
       // Defines own properties, so that a key `__proto__` stays a key.
       return Object.fromEntries(entries)
@@ -63,6 +67,13 @@ export async function resolveReferences(
   }
 
   return { tree: await walk(tree, []), issues }
+}
+
+/** A reference is text also where templates stand: a password with braces must not become one. */
+function holdsTemplates(path: Path, owner: object, key: string): boolean {
+  const { type } = owner as { type?: unknown }
+  if (path.at(-1) !== 'source') return false
+  return type === 'login' || (type === 'exec' && key === 'env')
 }
 
 /** Why a file could not be read, in words and without its content. */

@@ -1,4 +1,9 @@
 import { z } from 'zod'
+import { Secret } from '../lib/secret.ts'
+import { execSource } from './exec.ts'
+import { loginSource } from './login.ts'
+import { oauth2Source } from './oauth2.ts'
+import { requirement } from './requires.ts'
 import {
   cidr,
   clientName,
@@ -103,28 +108,9 @@ const fileSource = object({
   path: z.string().min(1, 'expected a path').describe('file that holds the token; watched'),
   pointer: pointer.optional().describe('where the token stands when the file is JSON'),
 })
-const oauth2Source = object({
-  type: z.literal('oauth2'),
-  grant: z.enum(['client_credentials', 'refresh_token']).describe('OAuth 2.0 grant'),
-  issuer: httpUrl.optional().describe('issuer whose metadata names the token endpoint'),
-  tokenUrl: httpUrl.optional().describe('token endpoint, instead of issuer'),
-  clientId: z.string().min(1, 'expected a client id').describe('client id'),
-  clientSecret: secret.optional().describe('client secret'),
-  clientAuth: z
-    .enum(['basic', 'post', 'none'])
-    .optional()
-    .describe('how the client shows who it is; default: basic with a secret, else none'),
-  scope: z.string().optional().describe('scopes to ask for, separated by spaces'),
-  audience: z.string().optional().describe('audience to ask for'),
-  resource: z.string().optional().describe('resource to ask for (RFC 8707)'),
-  refreshToken: secret.optional().describe('first refresh token; later ones are kept in the store'),
-  extra: z
-    .record(z.string(), z.string())
-    .optional()
-    .describe('further parameters of the token request'),
-})
-const source = z.discriminatedUnion('type', [staticSource, fileSource, oauth2Source], {
-  error: 'expected one of "static", "file", "oauth2"',
+const sources = [staticSource, fileSource, oauth2Source, loginSource, execSource] as const
+const source = z.discriminatedUnion('type', sources, {
+  error: `expected one of ${sources.map(({ shape }) => `"${shape.type.value}"`).join(', ')}`,
 })
 
 const credential = object({
@@ -133,7 +119,13 @@ const credential = object({
   headers: headers.optional().describe('headers fixed for it, on data and on refresh'),
   limits: limits.optional().describe('its own limits, instead of the pool’s'),
   labels: z.record(z.string(), z.string()).optional().describe('free text for the operator'),
-  vars: z.record(z.string(), z.string()).optional().describe('values for templates'),
+  vars: z
+    .record(
+      z.string(),
+      z.string().transform((text) => new Secret(text)),
+    )
+    .optional()
+    .describe('values for the templates of its source'),
   source: source.describe('where its token comes from'),
 })
 
@@ -183,6 +175,30 @@ const pool = object({
     .array(matcher)
     .default([{ status: 403, header: { 'www-authenticate': 'insufficient_scope' } }])
     .describe('responses that mean: this token lacks a scope'),
+  requires: z
+    .array(requirement)
+    .default([])
+    .describe('scopes and claims that a token must have, by method and path'),
+  issuer: httpUrl.optional().describe('issuer whose metadata names its signing keys, to watch them'),
+  jwks: httpUrl.optional().describe('where its signing keys are, instead of by the metadata'),
+  verify: z
+    .union(
+      [
+        z.boolean(),
+        object({
+          issuer: z.string().min(1, 'expected an issuer').optional().describe('iss it must have'),
+          audience: z
+            .union([z.string().min(1), z.array(z.string().min(1)).min(1)], {
+              error: 'expected an audience or a list of them',
+            })
+            .optional()
+            .describe('aud, one of which it must have'),
+        }),
+      ],
+      { error: 'expected true, false or { "issuer", "audience" }' },
+    )
+    .default(false)
+    .describe('whether a new token must pass a check of signature, exp, iss and aud'),
   replay: object({
     attempts: z.int().min(0).max(10).default(2).describe('replays of one request'),
     memory: size.prefault('1MiB').describe('body kept in memory'),
@@ -311,9 +327,12 @@ export type CredentialConfig = PoolConfig['credentials'][number]
 export type SourceConfig = CredentialConfig['source']
 export type StaticSourceConfig = Extract<SourceConfig, { type: 'static' }>
 export type FileSourceConfig = Extract<SourceConfig, { type: 'file' }>
-export type OAuth2SourceConfig = Extract<SourceConfig, { type: 'oauth2' }>
+export type { ExecSourceConfig } from './exec.ts'
+export type { LoginSourceConfig } from './login.ts'
+export type { OAuth2SourceConfig } from './oauth2.ts'
 export type LimitsConfig = PoolConfig['limits']
 export type MatcherConfig = PoolConfig['expired'][number]
+export type RequirementConfig = PoolConfig['requires'][number]
 export type InjectConfig = PoolConfig['inject']
 export type EgressConfig = Parsed['egress'][string]
 export type UpstreamConfig = Parsed['upstream']

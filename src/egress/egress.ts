@@ -175,6 +175,16 @@ export class Egresses {
     }
   }
 
+  /** Gives up every egress but `direct` and these; what has begun is served to its end. */
+  retain(egress: Config['egress']): void {
+    for (const [name, way] of this.#ways) {
+      if (name === 'direct' || Object.hasOwn(egress, name)) continue
+      this.#ways.delete(name)
+      this.#down.delete(name)
+      void this.#drain(way.agents)
+    }
+  }
+
   /** How the last connection by this egress went; true before the first. */
   isUp(name: string): boolean {
     return this.has(name) && !this.#down.has(name)

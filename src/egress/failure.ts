@@ -49,6 +49,13 @@ export function speaksNoTls(error: unknown): boolean {
   return code === 'ERR_SSL_WRONG_VERSION_NUMBER' || code === 'ERR_SSL_PACKET_LENGTH_TOO_LONG'
 }
 
+/** Whether the network failed, so that a fresh connection may do: not what a target said, nor its silence. */
+export function isNetworkFailure({ code, cause }: UpstreamError): boolean {
+  if (code === 'UPSTREAM_TLS')
+    return errorCode(cause) === 'ECONNRESET' || errorCode(cause) === 'EPIPE'
+  return code === 'UPSTREAM_RESET' || code === 'UPSTREAM_UNREACHABLE'
+}
+
 /** What went wrong in TLS, in words that hold nothing of the peer's. */
 export function tlsReason(code: string): string {
   switch (code) {

@@ -1,6 +1,5 @@
 import type { Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
-import { SocksClient } from 'socks'
 import { UpstreamError } from '../errors.ts'
 import { type Authority, formatAuthority } from '../lib/authority.ts'
 import type { Secret } from '../lib/secret.ts'
@@ -30,6 +29,8 @@ export function socks5(egress: string, proxy: Socks5Proxy): Transport {
       const asked = targetForProxy(target, options)
       // The library would throw within an event handler.
       if (asked.host.length > SOCKS_MAX_TEXT) throw rejected(target, 'has too long a name')
+      // Loaded by the first connection: most configurations have no such proxy.
+      const { SocksClient } = await import('socks')
       const socket = await dialProxy(egress, proxy, options)
       const abort = () => socket.destroy()
       signal.addEventListener('abort', abort, { once: true })

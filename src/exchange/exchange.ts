@@ -3,17 +3,18 @@ import type { PoolConfig } from '../config/schema.ts'
 import { Attempt, type AttemptHooks, type UpstreamRequest } from '../egress/attempt.ts'
 import type { Egresses } from '../egress/egress.ts'
 import { UpstreamError, WireError } from '../errors.ts'
-import type { AttemptRecord, Events, ExchangeRecord } from '../events.ts'
+import type { Events, ExchangeRecord } from '../events.ts'
 import { type BodyLimits, RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RawHeaders } from '../lib/headers.ts'
-import type { Lease, LeaseRequest } from '../pool/lease.ts'
+import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
 import type { Pool } from '../pool/pool.ts'
 import { forwardHeaders, type Injector } from '../route/inject.ts'
 import { redact, scrubHeaders } from '../route/scrub.ts'
 import { type Judge, PEEK_BYTES, type Verdict } from '../route/verdict.ts'
+import { addProof, wantsNonce } from './dpop.ts'
 import { type Next, NextTry } from './next.ts'
-import { newRecord, recordAttempt } from './record.ts'
+import { newRecord, recordAttempt, recordEnd } from './record.ts'
 import type { ProxyReply, ProxyRequest } from './request.ts'
 
 /** A pool with its configuration compiled. */
@@ -30,6 +31,8 @@ export interface ExchangeRuntime {
   readonly passthroughEgress: string
   readonly spoolDir: string
 }
+
+const OK: Outcome = { kind: 'ok' }
 
 /** Bodies up to this size are taken whole before the token is chosen: a slow upload holds no token. */
 const SMALL_BODY = 64 * 1024
@@ -68,8 +71,19 @@ export class Exchange {
     const record = newRecord(this.#clock.now(), request.method, request.origin + request.path)
     record.client = request.client
     this.#running += 1
+    let body: RequestBody | undefined
     try {
-      await this.#serve(request, reply, record)
+      const runtime = this.#runtime
+      const target = match(request, runtime)
+      if (!target) await this.#forward(request, reply, record, runtime)
+      else {
+        record.pool = target.pool.name
+        if (request.body) {
+          const { replay } = target.config
+          body = await takeBody(request.body, { ...replay, dir: runtime.spoolDir })
+        }
+        await this.#replayLoop(request, reply, record, target, body)
+      }
     } catch (error) {
       const wire =
         error instanceof WireError
@@ -80,38 +94,14 @@ export class Exchange {
       record.status = wire.status
       if (!request.closed) reply.fail(wire, record.id)
     } finally {
-      this.#running -= 1
-      request.underway = undefined
-      record.durationMs = performance.now() - started
-      this.#events.emit('exchange', record)
-    }
-  }
-
-  async #serve(request: ProxyRequest, reply: ProxyReply, record: ExchangeRecord): Promise<void> {
-    if (request.method === 'TRACE' || request.method === 'TRACK') {
-      throw new WireError('METHOD_REFUSED', `${request.method} is refused: it would echo the token`)
-    }
-    const runtime = this.#runtime
-    const name = request.route?.pick(request.path)
-    const target = name === undefined ? undefined : runtime.pools.get(name)
-    if (!target) return this.#forward(request, reply, record, runtime)
-    record.pool = target.pool.name
-    if (request.client.pools && !request.client.pools.has(target.pool.name)) {
-      throw new WireError(
-        'DESTINATION_DENIED',
-        `client ${request.client.name} may not use pool ${target.pool.name}`,
-      )
-    }
-    const body =
-      request.body &&
-      (await takeBody(request.body, { ...target.config.replay, dir: runtime.spoolDir }))
-    try {
-      await this.#replayLoop(request, reply, record, target, body)
-    } finally {
       if (body) {
         record.bytes.in = body.bytesRead
         body.release()
       }
+      this.#running -= 1
+      request.underway = undefined
+      record.durationMs = performance.now() - started
+      this.#events.emit('exchange', record)
     }
   }
 
@@ -167,14 +157,21 @@ export class Exchange {
         continue
       }
       const glance = target.judge.judge(attempt.status, attempt.headers)
-      const verdict = glance === 'peek' ? await peek(attempt, target.judge) : glance
+      const verdict =
+        lease.dpopKey && wantsNonce(request, attempt, lease)
+          ? 'nonce'
+          : glance === 'peek'
+            ? await peek(attempt, target.judge)
+            : glance
       recordAttempt(record, attempt, lease, lease.egress, verdict)
       if (verdict === 'ok' || verdict === 'upstream') {
         try {
-          return await this.#answer(request, attempt, lease, reply, record)
+          const passing = this.#answer(request, attempt, lease, reply, record)
+          if (passing) await passing
         } finally {
-          pool.settle(lease, { kind: 'ok' })
+          pool.settle(lease, OK)
         }
+        return
       }
       nextTry ??= new NextTry(target, request, body, record, this.#clock)
       const again = await nextTry.afterRefusal(verdict, attempt.headers, lease)
@@ -210,6 +207,7 @@ export class Exchange {
     reply: ProxyReply,
   ): Attempt {
     const { path, headers } = target.injector.apply(request, request.host, lease)
+    if (lease.dpopKey) addProof(headers, request, path, lease, this.#clock.now())
     return this.#send(request, path, headers, body?.open() ?? null, reply, lease, lease.egress)
   }
 
@@ -254,31 +252,43 @@ export class Exchange {
     return attempt
   }
 
-  /** Passes the answer on as it is, but for the token wherever upstream echoes it. */
-  async #answer(
+  /**
+   * Passes the answer on as it is, but for the token wherever upstream echoes it. Undefined when it has gone
+   * out already, as most short ones have.
+   */
+  #answer(
     request: ProxyRequest,
     attempt: Attempt,
     lease: Lease | undefined,
     reply: ProxyReply,
     record: ExchangeRecord,
-  ): Promise<void> {
+  ): Promise<void> | undefined {
     const token = lease?.token.reveal()
     const headers = scrubHeaders(attempt.headers, token)
     headers.push('Cupbearer-Trace', record.id)
-    const last = record.attempts.at(-1) as AttemptRecord
     record.status = attempt.status
-    record.verdict = last.verdict
+    record.verdict = record.attempts.at(-1)?.verdict ?? 'ok'
     reply.head(attempt.status, redact(attempt.reason, token), headers)
-    const piping = attempt.pipe(reply)
-    if (piping) await piping
-    record.bytes.out = attempt.bytesIn
-    last.totalMs = performance.now() - attempt.startedAt
-    const { failure } = attempt
-    if (failure) {
-      record.verdict = request.closed ? 'aborted' : failure.code
-      record.error = { code: failure.code, message: failure.message }
-    }
+    const passing = attempt.pipe(reply)
+    if (passing) return passing.then(() => recordEnd(record, attempt, request))
+    recordEnd(record, attempt, request)
+    return undefined
   }
+}
+
+/** The pool that covers a request, as far as the client may use it. */
+function match(request: ProxyRequest, runtime: ExchangeRuntime): PoolRuntime | undefined {
+  const { method, client, route, path } = request
+  if (method === 'TRACE' || method === 'TRACK') {
+    throw new WireError('METHOD_REFUSED', `${method} is refused: it would echo the token`)
+  }
+  const name = route?.pick(path)
+  const target = name === undefined ? undefined : runtime.pools.get(name)
+  if (target && client.pools && !client.pools.has(target.pool.name)) {
+    const message = `client ${client.name} may not use pool ${target.pool.name}`
+    throw new WireError('DESTINATION_DENIED', message)
+  }
+  return target
 }
 
 /** What one attempt tells while it runs. */

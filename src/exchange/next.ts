@@ -1,4 +1,5 @@
 import type { PoolConfig } from '../config/schema.ts'
+import { isNetworkFailure } from '../egress/failure.ts'
 import type { UpstreamError } from '../errors.ts'
 import type { ExchangeRecord } from '../events.ts'
 import type { RequestBody } from '../lib/body.ts'
@@ -18,6 +19,8 @@ export interface Next {
 /** Methods that may be sent again though upstream may have acted on the first (RFC 9110 §9.2.2). */
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
 
+const TOO_LARGE = 'the request body is too large to be sent again'
+
 /** Used where `limited` comes without any word of when. */
 const UNKNOWN_LIMIT_MS = 1000
 
@@ -34,6 +37,8 @@ export class NextTry {
   readonly #clock: Clock
   readonly #tried = new Set<string>()
   readonly #movedFor = new Set<string>()
+  /** Credentials that have been sent again with the nonce that upstream asked for. */
+  readonly #proved = new Set<string>()
   #replays = 0
   #limited: { egress: string; ms: number } | undefined
   #retriedUnsent = false
@@ -61,8 +66,7 @@ export class NextTry {
       this.#tried.add(lease.credential)
       return this.#move('egress down')
     }
-    const broken = error.code === 'UPSTREAM_RESET' || error.code === 'UPSTREAM_UNREACHABLE'
-    if (!broken) return undefined
+    if (!isNetworkFailure(error)) return undefined
     if (!error.sent) {
       if (this.#retriedUnsent) return undefined
       this.#retriedUnsent = true
@@ -77,13 +81,15 @@ export class NextTry {
 
   /** After upstream refused the token; settles the lease. Undefined when the answer is to be passed on. */
   async afterRefusal(
-    verdict: 'expired' | 'limited' | 'denied',
+    verdict: 'expired' | 'limited' | 'denied' | 'nonce',
     headers: readonly string[],
     lease: Lease,
   ): Promise<Next | undefined> {
     const told = verdict === 'limited' ? retryAfterMs(headers, this.#clock.now()) : undefined
     const outcome: Outcome =
-      verdict === 'limited' ? { kind: verdict, retryAfterMs: told } : { kind: verdict }
+      verdict === 'limited'
+        ? { kind: verdict, retryAfterMs: told }
+        : { kind: verdict === 'nonce' ? 'unknown' : verdict }
     this.#pool.settle(lease, outcome)
     this.#tried.add(lease.credential)
     switch (verdict) {
@@ -95,7 +101,23 @@ export class NextTry {
         })
       case 'expired':
         return this.#afterExpired(lease)
+      case 'nonce':
+        return this.#afterNonce(lease)
     }
+  }
+
+  /** RFC 9449 §9: once more with the nonce. The token is as good as before, and it costs no replay. */
+  #afterNonce(lease: Lease): Next | undefined {
+    const again = this.#proved.has(lease.credential)
+    if (again || (this.#body && !this.#body.replayable)) {
+      const why = again ? 'upstream asks for yet another nonce' : TOO_LARGE
+      this.#record.replay = { done: false, why }
+      return undefined
+    }
+    this.#proved.add(lease.credential)
+    this.#tried.delete(lease.credential)
+    this.#record.replay = { done: true, why: 'upstream asked for a nonce in the proof' }
+    return this.#sameCredential(lease)
   }
 
   #afterLimited(lease: Lease, ms: number): Next | undefined {
@@ -169,8 +191,7 @@ export class NextTry {
   #blocked(): string | undefined {
     const { attempts } = this.#config.replay
     if (this.#replays >= attempts) return `all ${attempts} replays are used up`
-    if (this.#body && !this.#body.replayable)
-      return 'the request body is too large to be sent again'
+    if (this.#body && !this.#body.replayable) return TOO_LARGE
     return undefined
   }
 }

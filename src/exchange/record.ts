@@ -56,3 +56,19 @@ export function recordAttempt(
     reused,
   })
 }
+
+/** The answer has been passed on, or broke off. */
+export function recordEnd(
+  record: ExchangeRecord,
+  attempt: Attempt,
+  request: { readonly closed: boolean },
+): void {
+  record.bytes.out = attempt.bytesIn
+  const last = record.attempts.at(-1)
+  if (last) last.totalMs = performance.now() - attempt.startedAt
+  const { failure } = attempt
+  if (failure) {
+    record.verdict = request.closed ? 'aborted' : failure.code
+    record.error = { code: failure.code, message: failure.message }
+  }
+}

@@ -1,5 +1,4 @@
 import { type Logger, pino } from 'pino'
-import pretty from 'pino-pretty'
 
 export type { Logger }
 
@@ -9,9 +8,13 @@ export type LogLevel = 'silent' | 'error' | 'warn' | 'info' | 'debug' | 'trace'
  * Logs go to stderr: stdout belongs to `start --json` and to the commands' answers.
  * Only named fields are logged; never a request's headers, nor an error's `cause` from a library.
  */
-export function createLog(options: { level: LogLevel; format: 'pretty' | 'json' }): Logger {
+export async function createLog(options: {
+  level: LogLevel
+  format: 'pretty' | 'json'
+}): Promise<Logger> {
   const base = { level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime }
-  return options.format === 'pretty'
-    ? pino(base, pretty({ destination: 2, colorize: process.stderr.isTTY, sync: true }))
-    : pino(base, pino.destination({ dest: 2, sync: true }))
+  if (options.format === 'json') return pino(base, pino.destination({ dest: 2, sync: true }))
+  // What writes for a person to read is loaded where one reads.
+  const { default: pretty } = await import('pino-pretty')
+  return pino(base, pretty({ destination: 2, colorize: process.stderr.isTTY, sync: true }))
 }

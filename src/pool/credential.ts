@@ -317,6 +317,7 @@ export class Credential implements Heaped {
       fingerprint: this.fingerprint,
       token: token?.token,
       refreshToken: token?.refreshToken,
+      dpopKey: token?.dpopKey?.secret,
       issuedAt: token?.issuedAt,
       expiresAt: token?.expiresAt,
       scopes: token?.scopes,

@@ -1,4 +1,5 @@
 import type { Secret } from '../lib/secret.ts'
+import type { DpopKey } from '../token/dpop.ts'
 import type { Credential } from './credential.ts'
 import type { Lease } from './lease.ts'
 
@@ -9,6 +10,7 @@ export class Grant implements Lease {
   readonly key: string
   readonly generation: number
   readonly token: Secret
+  readonly dpopKey: DpopKey | undefined
   readonly egress: string
   readonly headers: readonly string[]
   readonly owner: Credential
@@ -25,6 +27,7 @@ export class Grant implements Lease {
     this.key = owner.settings.key
     this.generation = owner.generation
     this.token = owner.token.token
+    this.dpopKey = owner.token.dpopKey
     this.egress = owner.settings.lane.name
     this.headers = owner.settings.headers
     this.owner = owner

@@ -1,4 +1,5 @@
 import type { Secret } from '../lib/secret.ts'
+import type { DpopKey } from '../token/dpop.ts'
 
 /** What a request needs of a token. */
 export interface LeaseRequest {
@@ -8,6 +9,10 @@ export interface LeaseRequest {
   readonly credential?: string | undefined
   /** Scopes that the token must hold. */
   readonly scopes?: readonly string[] | undefined
+  /** Claims that the token must hold: name or JSON pointer, and the value that it must be or have in its list. */
+  readonly claims?: readonly (readonly [name: string, value: string | number | boolean])[] | undefined
+  /** An egress to keep to where the choice is free, so that a second try differs in one thing only. */
+  readonly near?: string | undefined
   /** Credentials that this exchange has tried already. */
   readonly exclude?: ReadonlySet<string> | undefined
 }
@@ -21,6 +26,8 @@ export interface Lease {
   readonly key: string
   readonly generation: number
   readonly token: Secret
+  /** The key that the token is bound to: whoever sends it must prove that they hold it (RFC 9449). */
+  readonly dpopKey?: DpopKey | undefined
   /** Name of the only egress that this token may leave by. */
   readonly egress: string
   /** Headers fixed for the credential, flat `[name, value, …]`. */
@@ -70,6 +77,8 @@ export interface CredentialStatus {
   readonly scopes: readonly string[] | undefined
   readonly issuedAt: number | undefined
   readonly expiresAt: number | undefined
+  /** How the end is known: from the token, from what came with it, from early refusals, or not. */
+  readonly lifetime: 'jwt' | 'expires_in' | 'learned' | 'unknown'
   readonly refreshAt: number | undefined
   readonly uses: number
   readonly inFlight: number

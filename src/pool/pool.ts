@@ -2,13 +2,14 @@ import type { PoolConfig, SourceConfig } from '../config/schema.ts'
 import { CupbearerError, WireError } from '../errors.ts'
 import type { Events } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { PinnedFetch, Source } from '../sources/source.ts'
+import type { LoginDialogue, PinnedFetch, Source, SourceVars } from '../sources/source.ts'
 import type { Store } from '../store/store.ts'
 import type { Credential } from './credential.ts'
 import { Desk } from './desk.ts'
 import { Grant } from './grant.ts'
 import { Journal, type PoolLog } from './journal.ts'
 import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
+import { Logins } from './login.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
 import { callRoll } from './roster.ts'
 import { describePool } from './status.ts'
@@ -21,9 +22,9 @@ export interface PoolOptions {
   readonly clock: Clock
   readonly store: Store
   readonly events: Events
-  readonly createSource: (config: SourceConfig) => Source
+  readonly createSource: (config: SourceConfig, options: { vars: SourceVars | undefined }) => Source
   /** Tells a changed source from an unchanged one. */
-  readonly fingerprint: (config: SourceConfig) => string
+  readonly fingerprint: (config: SourceConfig, vars: SourceVars | undefined) => string
   /** `key` is `pool/id`. */
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
   /** 0 to 1, for jitter. */
@@ -44,6 +45,7 @@ export class Pool {
   readonly #desk: Desk
   readonly #journal: Journal
   readonly #refresher: Refresher
+  readonly #logins: Logins
   readonly #watches = new Map<Credential, () => void>()
   #config: PoolConfig
   #closed = false
@@ -87,6 +89,11 @@ export class Pool {
         quarantine: this.#config.quarantine,
       }),
       ended: (credential, result) => this.#refreshed(credential, result),
+    })
+    this.#logins = new Logins({
+      pool: name,
+      clock,
+      requestTimeoutMs: () => this.#config.refresh.timeout,
     })
   }
 
@@ -164,11 +171,30 @@ export class Pool {
     if (credential.revoked) {
       throw new CupbearerError('SOURCE_REVOKED', `${this.name}/${id} is revoked: release it first`)
     }
-    const result = await this.#refresher.run(credential, 'operator').promise
-    if (result.kind === 'ok') return
+    this.#check(id, await this.#refresher.run(credential, 'operator').promise)
+  }
+
+  /**
+   * Gets a token afresh, whatever kept the credential away: with a person's help where that is the way. The
+   * token is durable when this resolves; a login that fails changes nothing. The signal gives it up.
+   */
+  async login(id: string, dialogue: LoginDialogue, signal: AbortSignal): Promise<void> {
+    const credential = this.#known(id)
+    if (this.#closed) throw this.#shuttingDown()
+    if (credential.source.login) {
+      const token = await this.#logins.run(credential, dialogue, signal)
+      if (credential.gone) throw new CupbearerError('SOURCE_FAILED', `${this.name}/${id} has left`)
+      return this.#check(id, await this.#refresher.take(credential, token))
+    }
+    if (credential.revoked || credential.quarantined) await this.release(id)
+    this.#check(id, await this.#refresher.run(credential, 'operator').promise)
+  }
+
+  #check(id: string, { kind, reason }: RefreshResult): void {
+    if (kind === 'ok') return
     throw new CupbearerError(
-      result.kind === 'revoked' ? 'SOURCE_REVOKED' : 'SOURCE_FAILED',
-      `${this.name}/${id}: ${result.reason}`,
+      kind === 'revoked' ? 'SOURCE_REVOKED' : 'SOURCE_FAILED',
+      `${this.name}/${id}: ${reason}`,
     )
   }
 
@@ -235,6 +261,7 @@ export class Pool {
     this.#desk.close(this.#shuttingDown())
     for (const stop of this.#watches.values()) stop()
     this.#watches.clear()
+    this.#logins.close()
     await this.#refresher.close()
     for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)
     await this.#journal.close()
@@ -270,6 +297,7 @@ export class Pool {
   /** A credential leaves; a replaced one's running refresh is of no use to the new one. */
   #dismiss(credential: Credential, replaced: boolean): void {
     credential.gone = true
+    this.#logins.end(credential)
     if (replaced) credential.attempt += 1
     this.#watches.get(credential)?.()
     this.#watches.delete(credential)

@@ -155,8 +155,8 @@ export class Queue {
   }
 
   #line(want: Want): Line {
-    const { scopes, exclude } = want.request
-    const key = JSON.stringify([scopes?.toSorted() ?? [], [...(exclude ?? [])].toSorted()])
+    const { scopes, claims, exclude } = want.request
+    const key = JSON.stringify([scopes?.toSorted(), claims, [...(exclude ?? [])].toSorted()])
     let lines = this.#open
     if (want.only) {
       lines = this.#bound.get(want.only) ?? new Map()

@@ -180,7 +180,7 @@ export class Refresher {
 
   /** Asks the source, within the time-out; a source that ignores the signal is not waited for. */
   async #obtain(credential: Credential, attempt: number): Promise<TokenSet> {
-    const { clock, settings } = this.#options
+    const { clock, pool, settings } = this.#options
     const { timeout } = settings()
     const abort = new AbortController()
     const { signal } = abort
@@ -191,7 +191,13 @@ export class Refresher {
     const aborted = new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     })
-    const context = { fetch: credential.settings.fetch, clock, signal }
+    const context = {
+      fetch: credential.settings.fetch,
+      clock,
+      signal,
+      name: `${pool}/${credential.id}`,
+      serving: credential.hasLiveToken(clock.monotonic()),
+    }
     try {
       const obtained = (async () => credential.source.obtain(credential.token, context))()
       // A late token may hold a rotated refresh token: it is kept, unless a newer try has begun.
@@ -214,18 +220,44 @@ export class Refresher {
     if (result.kind === 'ok') this.#options.ended(credential, result)
   }
 
+  /** Takes up what a login has brought: it stands for itself, and ends whatever kept the credential away. */
+  async take(credential: Credential, token: TokenSet): Promise<RefreshResult> {
+    const { clock, events, pool } = this.#options
+    const started = clock.monotonic()
+    const result = await this.#keep(credential, ++credential.attempt, token, true)
+    this.#options.ended(credential, result)
+    events.emit('refresh', {
+      time: clock.now(),
+      pool,
+      credential: credential.id,
+      cause: 'operator',
+      result: result.kind === 'ok' ? 'ok' : 'failed',
+      generation: credential.generation,
+      ms: clock.monotonic() - started,
+      reason: result.reason,
+    })
+    return result
+  }
+
   /** Makes a token durable, then usable. */
-  async #keep(credential: Credential, attempt: number, token: TokenSet): Promise<RefreshResult> {
+  async #keep(
+    credential: Credential,
+    attempt: number,
+    token: TokenSet,
+    afresh = false,
+  ): Promise<RefreshResult> {
     const { clock, journal, random, settings } = this.#options
     const failures = credential.refreshFailures
     // RFC 6749 §6: the server need not issue a new refresh token; then the old one goes on.
-    const refreshToken = token.refreshToken ?? credential.token?.refreshToken
+    const kept = afresh ? undefined : credential.token?.refreshToken
+    const refreshToken = token.refreshToken ?? kept
     const whole: TokenSet = { ...token, refreshToken }
     let generation = 0
     await journal.write(
       credential,
       () => {
         if (credential.attempt !== attempt) return undefined
+        if (afresh) credential.release()
         generation = credential.generation + 1
         return credential.record({ token: whole, generation })
       },

@@ -1,7 +1,8 @@
 import type { CredentialConfig, PoolConfig, SourceConfig } from '../config/schema.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { PinnedFetch, Source } from '../sources/source.ts'
+import type { PinnedFetch, Source, SourceVars } from '../sources/source.ts'
 import type { CredentialRecord, UsageRecord } from '../store/store.ts'
+import { DpopKey } from '../token/dpop.ts'
 import { readToken } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
 import { Credential, type CredentialSettings } from './credential.ts'
@@ -16,8 +17,8 @@ interface Making {
   readonly config: PoolConfig
   readonly clock: Clock
   readonly random: () => number
-  readonly createSource: (config: SourceConfig) => Source
-  readonly fingerprint: (config: SourceConfig) => string
+  readonly createSource: (config: SourceConfig, options: { vars: SourceVars | undefined }) => Source
+  readonly fingerprint: (config: SourceConfig, vars: SourceVars | undefined) => string
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
   readonly laneFor: (egress: string) => Lane
 }
@@ -34,7 +35,7 @@ export function callRoll(
   const roll = new Map<string, Credential>()
   const updates: (() => void)[] = []
   for (const [index, config] of making.config.credentials.entries()) {
-    const fingerprint = making.fingerprint(config.source)
+    const fingerprint = making.fingerprint(config.source, config.vars)
     const known = present.get(config.id)
     const kept = known?.fingerprint === fingerprint ? known : undefined
     const pinned = known?.settings.lane.name ?? stored.get(config.id)?.record.egress
@@ -66,7 +67,7 @@ function create(
   stored: Stored,
   former: Credential | undefined,
 ): Credential {
-  const source = createSource(config.source)
+  const source = createSource(config.source, { vars: config.vars })
   const credential = new Credential({ id: config.id, fingerprint, source, limits, clock, settings })
   const now = clock.monotonic()
   const { record, usage: past } = stored.get(config.id) ?? {}
@@ -91,13 +92,31 @@ function settingsFor(
 ): CredentialSettings {
   const key = `${pool}/${credential.id}`
   const egress = pinnedEgress(key, credential.egress, pinned, config.egress)
+  const profile = mergeHeaders(config.headers, credential.headers)
   return {
     key,
     index,
     lane: laneFor(egress),
-    headers: mergeHeaders(config.headers, credential.headers),
+    headers: profile,
     policy: { ahead: config.refresh.ahead, floorMs: config.refresh.floor },
-    fetch: fetchFor(egress, key),
+    fetch: withProfile(fetchFor(egress, key), profile),
+  }
+}
+
+/** Of a profile these are meant for the targets: a login has its own, and a refresh must not carry the old ones. */
+const CREDENTIAL_FIELDS = new Set(['authorization', 'cookie'])
+
+/** A refresh looks like the traffic: it has the profile's headers, but where the source sets them itself. */
+function withProfile(fetch: PinnedFetch, profile: readonly string[]): PinnedFetch {
+  if (profile.length === 0) return fetch
+  return (url, init) => {
+    const headers = new Headers(init?.headers)
+    for (let i = 0; i < profile.length; i += 2) {
+      const name = profile[i] as string
+      if (headers.has(name) || CREDENTIAL_FIELDS.has(name.toLowerCase())) continue
+      headers.set(name, profile[i + 1] as string)
+    }
+    return fetch(url, { ...init, headers })
   }
 }
 
@@ -119,6 +138,16 @@ function mergeHeaders(
 export function tokenOf(record: CredentialRecord): TokenSet | undefined {
   const { token, refreshToken, issuedAt, expiresAt, subject, scopes } = record
   if (!token) return undefined
+  const dpopKey = record.dpopKey && DpopKey.read(record.dpopKey)
   const { claims } = readToken(token.reveal(), { receivedAt: issuedAt ?? 0 })
-  return { token, refreshToken, issuedAt: issuedAt ?? 0, expiresAt, subject, scopes, claims }
+  return {
+    token,
+    refreshToken,
+    dpopKey,
+    issuedAt: issuedAt ?? 0,
+    expiresAt,
+    subject,
+    scopes,
+    claims,
+  }
 }

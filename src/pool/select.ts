@@ -1,6 +1,7 @@
 import type { PoolConfig } from '../config/schema.ts'
 import type { Credential } from './credential.ts'
 import type { LeaseRequest } from './lease.ts'
+import { holds, needsAnything } from './needs.ts'
 
 type Before = (a: Credential, b: Credential) => boolean
 
@@ -26,18 +27,18 @@ export interface Want {
 
 /** Whether a credential may serve a request, its readiness aside. */
 export function suits(want: Want, credential: Credential): boolean {
-  const { scopes, exclude } = want.request
+  const { request, only } = want
   return (
-    (want.only === undefined || want.only === credential) &&
-    !exclude?.has(credential.id) &&
-    (scopes === undefined || credential.mayHold(scopes))
+    (only === undefined || only === credential) &&
+    !request.exclude?.has(credential.id) &&
+    holds(credential.token, request) !== 'no'
   )
 }
 
 /** Whether any ready credential will do: the common case. */
 export function isPlain(want: Want): boolean {
-  const { scopes, exclude } = want.request
-  return want.only === undefined && !scopes?.length && !exclude?.size
+  const { request, only } = want
+  return only === undefined && !request.exclude?.size && !needsAnything(request)
 }
 
 /** Most sessions that are remembered. */

@@ -5,6 +5,7 @@ import { rendezvous } from './hash.ts'
 import { Heap } from './heap.ts'
 import { Lane } from './lane.ts'
 import type { LeaseRequest } from './lease.ts'
+import { holds, missing, needsAnything } from './needs.ts'
 import { isPlain, Sessions, STRATEGIES, suits, type Want } from './select.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
@@ -100,7 +101,24 @@ export class Stock {
     if (isPlain(want)) return this.#ready.top
     const { only } = want
     if (only) return this.#ready.has(only) && suits(want, only) ? only : undefined
-    return this.#ready.best((credential) => suits(want, credential))
+    return this.#pickFor(want)
+  }
+
+  /** Those known to hold what is needed come before those that may; among them the egress asked for. */
+  #pickFor(want: Want): Credential | undefined {
+    const { request } = want
+    const choosy = needsAnything(request)
+    const ready = this.#ready
+    const fits = (credential: Credential) => suits(want, credential)
+    const sure = choosy
+      ? (credential: Credential) => fits(credential) && holds(credential.token, request) === 'yes'
+      : fits
+    const near =
+      request.near !== undefined &&
+      ready.best(({ settings }) => settings.lane.name === request.near)
+    const beside =
+      near && ready.best((each) => each.settings.lane.name === request.near && sure(each))
+    return beside || (ready.best(sure) ?? (choosy ? ready.best(fits) : undefined))
   }
 
   /** Finds the credential that a request is bound to, by its hint or its session. */
@@ -136,14 +154,14 @@ export class Stock {
    * held to be down because nothing else is left. Throws `WireError` when neither helps.
    */
   outlook(want: Want, now: number): Credential | 'wait' {
-    const { scopes, exclude } = want.request
+    const { exclude } = want.request
     const before = STRATEGIES[this.#config.select]
     let held = false
     let returning = false
     let restUntil = NEVER
     let trier: Credential | undefined
     for (const credential of want.only ? [want.only] : this.#byId.values()) {
-      if (scopes && !credential.mayHold(scopes)) continue
+      if (holds(credential.token, want.request) === 'no') continue
       held = true
       if (credential.revoked || credential.gone || exclude?.has(credential.id)) continue
       const { lane } = credential.settings
@@ -165,9 +183,10 @@ export class Stock {
       })
     }
     if (returning) return 'wait'
-    if (!held && scopes?.length && this.#byId.size > 0) {
-      const message = `no token of pool ${this.#pool} has the scope ${scopes.join(' ')}`
-      throw new WireError('NO_TOKEN_WITH_SCOPE', message)
+    if (!held && needsAnything(want.request)) {
+      const tokens = Array.from(want.only ? [want.only] : this.#byId.values(), ({ token }) => token)
+      const lack = missing(tokens, want.request)
+      throw new WireError('NO_TOKEN_WITH_SCOPE', `no token of pool ${this.#pool} has ${lack}`)
     }
     throw this.exhausted(want, now)
   }

@@ -10,8 +10,8 @@ export class Connections {
   readonly #all = new Set<Socket>()
   /** Connections that clients have made and said nothing by, as far as is known. */
   readonly #fresh = new Set<Socket>()
-  /** Connections that have asked something by HTTP, with the answers under way, oldest first. */
-  readonly #answering = new Map<Socket, Set<ServerResponse>>()
+  /** Connections that have asked something by HTTP: how many answers are under way, and the last of them. */
+  readonly #answering = new Map<Socket, { count: number; last: ServerResponse }>()
   #draining = false
 
   get size(): number {
@@ -35,15 +35,23 @@ export class Connections {
 
   /** An answer is under way; while draining it is told to be the connection's last. */
   answering(socket: Socket, response: ServerResponse): void {
-    this.#fresh.delete(socket)
-    const answers = this.#answering.get(socket) ?? new Set()
-    if (answers.size === 0) this.#answering.set(socket, answers)
-    answers.add(response)
     if (this.#draining) response.shouldKeepAlive = false
-    response.once('close', () => {
-      answers.delete(response)
-      if (this.#draining && answers.size === 0) socket.destroySoon()
-    })
+    const known = this.#answering.get(socket)
+    if (known) {
+      known.count += 1
+      known.last = response
+      return
+    }
+    this.#fresh.delete(socket)
+    this.#answering.set(socket, { count: 1, last: response })
+  }
+
+  /** An answer has gone out, or its client has gone. */
+  answered(socket: Socket): void {
+    const known = this.#answering.get(socket)
+    if (!known) return
+    known.count -= 1
+    if (this.#draining && known.count === 0) socket.destroySoon()
   }
 
   /** From here on the connection speaks something else than HTTP with us. */
@@ -55,9 +63,8 @@ export class Connections {
   drain(): void {
     this.#draining = true
     for (const socket of this.#fresh) if (socket.bytesRead === 0) socket.destroySoon()
-    for (const [socket, answers] of this.#answering) {
-      const last = [...answers].at(-1)
-      if (!last) socket.destroySoon()
+    for (const [socket, { count, last }] of this.#answering) {
+      if (count === 0) socket.destroySoon()
       else if (!last.headersSent) last.shouldKeepAlive = false
     }
   }

@@ -1,4 +1,4 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
 import type { UpstreamError, WireError } from '../errors.ts'
 import type { Client, ProxyReply, ProxyRequest } from '../exchange/request.ts'
 import type { Authority, Scheme } from '../lib/authority.ts'
@@ -91,13 +91,7 @@ export class Http1Request implements ProxyRequest {
   underway: ProxyRequest['underway']
   #controller: AbortController | undefined
 
-  constructor(
-    message: IncomingMessage,
-    response: ServerResponse,
-    to: Destination,
-    path: string,
-    fields: OwnFields,
-  ) {
+  constructor(message: IncomingMessage, to: Destination, path: string, fields: OwnFields) {
     this.client = to.client
     this.method = message.method as string
     this.scheme = to.scheme
@@ -113,12 +107,13 @@ export class Http1Request implements ProxyRequest {
       fields.chunked || (length !== undefined && length > 0)
         ? { stream: message, length: fields.chunked ? undefined : length }
         : undefined
-    response.on('close', () => {
-      if (response.writableFinished || this.closed) return
-      this.closed = true
-      this.#controller?.abort()
-      this.underway?.abort()
-    })
+  }
+
+  /** The client has gone before it had its answer. */
+  leave(): void {
+    this.closed = true
+    this.#controller?.abort()
+    this.underway?.abort()
   }
 
   get signal(): AbortSignal {
@@ -131,10 +126,13 @@ export class Http1Request implements ProxyRequest {
 /** Writes an answer to an HTTP/1 client; the framing of this leg is Node's own. */
 export class Http1Reply implements ProxyReply {
   readonly #response: ServerResponse
+  readonly #silence: number
   #resume: (() => void) | undefined
 
-  constructor(response: ServerResponse) {
+  /** `silence`: how long the client may take nothing, ms. */
+  constructor(response: ServerResponse, silence: number) {
     this.#response = response
+    this.#silence = silence
     response.sendDate = false
   }
 
@@ -149,7 +147,8 @@ export class Http1Reply implements ProxyReply {
   }
 
   head(status: number, reason: string, headers: RawHeaders): void {
-    this.#response.writeHead(status, /[^\t\x20-\x7e\x80-\xff]/.test(reason) ? '' : reason, headers)
+    const usual = reason === STATUS_CODES[status] || !/[^\t\x20-\x7e\x80-\xff]/.test(reason)
+    this.#response.writeHead(status, usual ? reason : '', headers)
   }
 
   flush(): void {
@@ -159,6 +158,7 @@ export class Http1Reply implements ProxyReply {
   write(chunk: Buffer): boolean {
     if (this.#response.write(chunk)) return true
     if (this.#resume) this.#response.once('drain', this.#resume)
+    this.#response.socket?.setTimeout(this.#silence)
     return false
   }
 

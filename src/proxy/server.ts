@@ -60,6 +60,8 @@ export class Front extends MitmProxy {
   readonly #options: FrontOptions
   #runtime: FrontRuntime
   readonly #server: Server
+  /** How long a client may neither send a body it announced nor take what it asked for, ms. */
+  readonly #silence: number
   readonly #inside = new WeakMap<Duplex, Inside>()
   readonly #connections = new Connections()
 
@@ -76,7 +78,9 @@ export class Front extends MitmProxy {
       connectionsCheckingInterval: TIMEOUT_SWEEP_MS,
       noDelay: true,
     })
-    this.#server.timeout = Math.max(limits.idleTimeout, options.longestSilence)
+    // A timer per read and write is dear: the socket is timed only where its client can hold things up.
+    this.#server.timeout = 0
+    this.#silence = Math.max(limits.idleTimeout, options.longestSilence)
     this.#server.maxConnections = limits.maxConnections
     this.httpServer = this.#server
     this.onConnect((request, socket, head) => this.#onConnect(request, socket as Socket, head))
@@ -258,22 +262,24 @@ export class Front extends MitmProxy {
     message: IncomingMessage,
     response: ServerResponse,
   ): void {
-    const reply = new Http1Reply(response)
-    this.#connections.answering(message.socket, response)
+    const { socket } = message
+    const reply = new Http1Reply(response, this.#silence)
+    let request: Http1Request | undefined
+    this.#connections.answering(socket, response)
+    response.on('close', () => {
+      this.#connections.answered(socket)
+      if (!response.writableFinished) request?.leave()
+    })
     try {
       const fields = readOwnFields(message.rawHeaders)
       const url = message.url as string
-      const inside = this.#inside.get(message.socket)
+      const inside = this.#inside.get(socket)
       const to = inside ? checkInside(inside, url, fields) : this.#absolute(message, url, fields)
-      const request = new Http1Request(message, response, to, pathOf(url), fields)
+      request = new Http1Request(message, to, pathOf(url), fields)
+      if (request.body) socket.setTimeout(this.#silence)
       void this.#options.exchange.handle(request, reply)
     } catch (error) {
-      const record = this.#newRecord(
-        'denied',
-        message.method as string,
-        message.url ?? '',
-        message.socket as Socket,
-      )
+      const record = this.#newRecord('denied', message.method as string, message.url ?? '', socket)
       const wire = this.#deny(record, error)
       // What follows on this connection cannot be told from the body of what was refused.
       if (wire.code === 'BAD_REQUEST') response.shouldKeepAlive = false

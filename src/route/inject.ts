@@ -82,7 +82,7 @@ export class Injector {
     this.#lowerName = this.#name?.toLowerCase() ?? ''
   }
 
-  /** Puts the token where the pool wants it; whatever the client sent there goes, and its `Authorization` always. */
+  /** Puts the token where the pool wants it; whatever the client sent there goes, and its `Authorization` and `DPoP` always. */
   apply(
     request: { readonly path: string; readonly headers: readonly string[] },
     host: string,
@@ -109,7 +109,7 @@ export class Injector {
     let drops = this.#drops.get(profile)
     if (!drops) {
       const names = profile.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase())
-      drops = new Set([...FORWARD_DROPS, 'authorization', ...names])
+      drops = new Set([...FORWARD_DROPS, 'authorization', 'dpop', ...names])
       if (this.#name !== undefined) drops = new Set([...drops, this.#lowerName])
       this.#drops.set(profile, drops)
     }

@@ -77,7 +77,7 @@ function specificity({ target }: Entry): number {
 }
 
 /** `*` stands for any run of characters, `/` included, as in Caddy's path matcher. */
-function compileGlob(glob: string): RegExp {
+export function compileGlob(glob: string): RegExp {
   const literal = glob.split(/\*+/).map((part) => part.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
   return new RegExp(`^${literal.join('.*')}$`, 's')
 }

@@ -21,7 +21,7 @@ export async function ask(
   url: string,
   init: RequestInit,
 ): Promise<Answer> {
-  const { signal } = context
+  const { signal, end } = bounded(context)
   try {
     signal.throwIfAborted()
     const response = await context.fetch(url, { ...init, redirect: 'manual', signal })
@@ -34,7 +34,20 @@ export async function ask(
     return { status: response.status, headers: response.headers, body }
   } catch (cause) {
     throw explain(cause, where, signal)
+  } finally {
+    end()
   }
+}
+
+/** The signal of one request: the try's own, and the request's bound where there is one. */
+function bounded({ signal, clock, requestTimeoutMs }: SourceContext): {
+  signal: AbortSignal
+  end: () => void
+} {
+  if (requestTimeoutMs === undefined) return { signal, end: () => {} }
+  const late = new AbortController()
+  const end = clock.schedule(requestTimeoutMs, () => late.abort())
+  return { signal: AbortSignal.any([signal, late.signal]), end }
 }
 
 /** Whether a status is one of 2xx. */

@@ -34,7 +34,8 @@ export function fileSource(config: FileSourceConfig, options: FileSourceOptions 
   }
 }
 
-async function readText(path: string, signal: AbortSignal): Promise<string> {
+/** The text of a regular file of up to 1 MiB; every failure is a `SourceError` that names the path. */
+export async function readText(path: string, signal: AbortSignal): Promise<string> {
   let handle: FileHandle | undefined
   try {
     // Opening a pipe would wait for its writer, out of any signal's reach.

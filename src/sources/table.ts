@@ -1,13 +1,18 @@
 import { createHash } from 'node:crypto'
 import type { SourceConfig } from '../config/schema.ts'
 import { Secret } from '../lib/secret.ts'
+import { execSource } from './exec.ts'
 import { type FileSourceOptions, fileSource } from './file.ts'
+import { loginSource } from './login.ts'
 import { oauth2Source } from './oauth2.ts'
-import type { Source } from './source.ts'
+import type { Source, SourceVars } from './source.ts'
 import { staticSource } from './static.ts'
 
-/** Settings of the sources that are not the operator's. */
-export interface SourceOptions extends FileSourceOptions {}
+/** What a source is given besides its own part of the configuration. */
+export interface SourceOptions extends FileSourceOptions {
+  /** Those of its credential. */
+  readonly vars?: SourceVars | undefined
+}
 
 type Kinds = {
   [Type in SourceConfig['type']]: (
@@ -20,7 +25,11 @@ const KINDS: Kinds = {
   static: staticSource,
   file: fileSource,
   oauth2: oauth2Source,
+  login: loginSource,
+  exec: execSource,
 }
+
+const TEMPLATED: ReadonlySet<string> = new Set(['login', 'exec'])
 
 /** Makes the source that a credential's configuration asks for. */
 export function createSource(config: SourceConfig, options: SourceOptions = {}): Source {
@@ -30,11 +39,12 @@ export function createSource(config: SourceConfig, options: SourceOptions = {}):
 
 /**
  * Tells one source's configuration from another, secrets included: SHA-256 in hex over its canonical form.
- * A credential whose fingerprint changed starts afresh.
+ * A credential whose fingerprint changed starts afresh. `vars` count for the kinds that use them.
  */
-export function sourceFingerprint(config: SourceConfig): string {
+export function sourceFingerprint(config: SourceConfig, vars?: SourceVars): string {
+  const used = vars && TEMPLATED.has(config.type) ? { ...config, vars } : config
   return createHash('sha256')
-    .update(JSON.stringify(canonical(config)))
+    .update(JSON.stringify(canonical(used)))
     .digest('hex')
 }
 

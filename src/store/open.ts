@@ -3,7 +3,6 @@ import { ConfigError } from '../errors.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Secret } from '../lib/secret.ts'
 import { MemoryStore } from './memory.ts'
-import { openSqliteStore } from './sqlite.ts'
 import type { Store } from './store.ts'
 
 export interface StoreOptions {
@@ -19,6 +18,10 @@ export interface StoreOptions {
  */
 export async function openStore(url: string, options: StoreOptions): Promise<Store> {
   if (url === 'memory:') return new MemoryStore()
-  if (/^file:./.test(url)) return openSqliteStore(resolve(url.slice('file:'.length)), options)
+  if (/^file:./.test(url)) {
+    // The database engine is loaded only where there is a file.
+    const { openSqliteStore } = await import('./sqlite.ts')
+    return openSqliteStore(resolve(url.slice('file:'.length)), options)
+  }
   throw new ConfigError([{ path: 'store', message: 'expected memory: or file:PATH' }])
 }

@@ -8,21 +8,24 @@ export function encodeRecord(record: CredentialRecord): string {
     ...record,
     token: record.token?.reveal(),
     refreshToken: record.refreshToken?.reveal(),
+    dpopKey: record.dpopKey?.reveal(),
   })
 }
 
-type EncodedRecord = Omit<CredentialRecord, 'token' | 'refreshToken'> & {
+type EncodedRecord = Omit<CredentialRecord, 'token' | 'refreshToken' | 'dpopKey'> & {
   token?: string
   refreshToken?: string
+  dpopKey?: string
 }
 
 /** Reads what `encodeRecord` wrote; the text is trusted, since it was sealed or never left the process. */
 export function decodeRecord(text: string): CredentialRecord {
-  const { token, refreshToken, ...rest } = JSON.parse(text) as EncodedRecord
+  const { token, refreshToken, dpopKey, ...rest } = JSON.parse(text) as EncodedRecord
   return {
     ...rest,
     ...(token !== undefined && { token: new Secret(token) }),
     ...(refreshToken !== undefined && { refreshToken: new Secret(refreshToken) }),
+    ...(dpopKey !== undefined && { dpopKey: new Secret(dpopKey) }),
   }
 }
 

@@ -1,5 +1,7 @@
 import { createHmac, webcrypto } from 'node:crypto'
-import { CompactEncrypt, compactDecrypt, decodeProtectedHeader } from 'jose'
+import { decodeProtectedHeader } from 'jose/decode/protected_header'
+import { compactDecrypt } from 'jose/jwe/compact/decrypt'
+import { CompactEncrypt } from 'jose/jwe/compact/encrypt'
 import { CupbearerError } from '../errors.ts'
 
 /** The row that a sealed value belongs to; opened as any other row's it is refused. */

@@ -8,6 +8,8 @@ export interface CredentialRecord {
   fingerprint: string
   token?: Secret | undefined
   refreshToken?: Secret | undefined
+  /** Private JWK that the tokens are bound to (RFC 9449). */
+  dpopKey?: Secret | undefined
   issuedAt?: number | undefined
   expiresAt?: number | undefined
   scopes?: readonly string[] | undefined

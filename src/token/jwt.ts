@@ -1,4 +1,5 @@
-import { decodeJwt } from 'jose'
+import { decodeProtectedHeader } from 'jose/decode/protected_header'
+import { decodeJwt } from 'jose/jwt/decode'
 import { SourceError } from '../errors.ts'
 import { Secret } from '../lib/secret.ts'
 import type { TokenSet } from './token.ts'
@@ -44,19 +45,52 @@ export function readToken(raw: string, known: TokenFacts): TokenSet {
     throw new SourceError('transient', 'the token holds characters that no header field can carry')
   }
   const claims = decodeClaims(text)
-  const skew = known.clockSkewMs ?? 0
-  const expiresAt =
-    instant(claims?.exp, skew) ??
-    after(known.receivedAt, known.expiresIn) ??
+  const { receivedAt } = known
+  const told =
+    after(receivedAt, known.expiresIn) ??
     (known.expiresAt !== undefined && isTime(known.expiresAt) ? known.expiresAt : undefined)
   return {
     token: new Secret(text),
     refreshToken: known.refreshToken,
-    issuedAt: issueTime(instant(claims?.iat, skew), expiresAt, known.receivedAt),
-    expiresAt,
+    ...placeTimes(claims, told, receivedAt, known.clockSkewMs ?? 0),
     subject: typeof claims?.sub === 'string' ? claims.sub : undefined,
     scopes: readScopes(claims?.scope) ?? readScopes(claims?.scp) ?? readScopes(known.scope),
     claims,
+    keyId: claims && decodeKeyId(text),
+  }
+}
+
+/** The same token with its own times placed on our clock, which the issuer's is `skewMs` ahead of. */
+export function adjustForSkew(token: TokenSet, skewMs: number, receivedAt: number): TokenSet {
+  const { claims, lifetime, expiresAt } = token
+  if (skewMs === 0 || !claims) return token
+  const told = lifetime === 'jwt' ? undefined : expiresAt
+  return { ...token, ...placeTimes(claims, told, receivedAt, skewMs) }
+}
+
+type Times = Pick<TokenSet, 'issuedAt' | 'expiresAt' | 'notBefore' | 'lifetime'>
+
+/** `told` is the end that was told beside the token. */
+function placeTimes(
+  claims: Readonly<Record<string, unknown>> | undefined,
+  told: number | undefined,
+  receivedAt: number,
+  skewMs: number,
+): Times {
+  const exp = instant(claims?.exp, skewMs)
+  const iat = instant(claims?.iat, skewMs)
+  const nbf = instant(claims?.nbf, skewMs)
+  const expiresAt = exp ?? told
+  // By the clock that stamped both, a token whose `nbf` is not after its `iat` was valid when it was made.
+  const isHeldBack =
+    nbf !== undefined &&
+    nbf > Math.max(receivedAt, iat ?? Number.NEGATIVE_INFINITY) &&
+    nbf < (expiresAt ?? Number.POSITIVE_INFINITY)
+  return {
+    issuedAt: issueTime(iat, expiresAt, receivedAt),
+    expiresAt,
+    notBefore: isHeldBack ? nbf : undefined,
+    lifetime: exp !== undefined ? 'jwt' : told !== undefined ? 'expires_in' : undefined,
   }
 }
 
@@ -65,6 +99,18 @@ function decodeClaims(text: string): Record<string, unknown> | undefined {
   if (text.length > MAX_DECODED_LENGTH) return undefined
   try {
     return decodeJwt(text)
+  } catch {
+    return undefined
+  }
+}
+
+/** A longer one is no name of a key. */
+const MAX_KEY_ID_LENGTH = 1024
+
+function decodeKeyId(text: string): string | undefined {
+  try {
+    const { kid } = decodeProtectedHeader(text)
+    return typeof kid === 'string' && kid.length <= MAX_KEY_ID_LENGTH ? kid : undefined
   } catch {
     return undefined
   }

@@ -191,7 +191,7 @@ test('every answer carries the security headers and no CORS', async () => {
 test('a port in use is LISTEN_FAILED', async () => {
   const { port } = admin.server
   const second = startAdmin({
-    ...admin.options(),
+    ...(await admin.options()),
     listen: { host: '127.0.0.1', port },
   })
   await expect(second).rejects.toMatchObject({

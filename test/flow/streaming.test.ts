@@ -114,7 +114,6 @@ async function growthOver(transfer: () => Promise<void>): Promise<number> {
   } finally {
     clearInterval(sampler)
   }
-  if (process.env.TEST_FIGURES) console.info({ before, most, growth: most - before })
   return most - before
 }
 

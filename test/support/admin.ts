@@ -43,17 +43,17 @@ export class TestAdmin {
   static async start(options: { host?: string; port?: number } = {}): Promise<TestAdmin> {
     const admin = new TestAdmin()
     admin.#server = await startAdmin({
-      ...admin.options(),
+      ...(await admin.options()),
       listen: { host: options.host ?? '127.0.0.1', port: options.port ?? 0 },
     })
     return admin
   }
 
-  options(): Omit<Parameters<typeof startAdmin>[0], 'listen'> {
+  async options(): Promise<Omit<Parameters<typeof startAdmin>[0], 'listen'>> {
     return {
       token: new Secret(ADMIN_TOKEN),
       backend: this.#backend(),
-      log: createLog({ level: 'silent', format: 'json' }),
+      log: await createLog({ level: 'silent', format: 'json' }),
       clock: this.clock,
     }
   }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Cupbearer, createCupbearer } from '../../src/app.ts'
 import { loadConfig } from '../../src/config/load.ts'
+import type { Clock } from '../../src/lib/clock.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { ProxyClient, type ProxyClientOptions } from './client.ts'
 
@@ -20,7 +21,7 @@ export interface TestApp extends AsyncDisposable {
 }
 
 /** Starts a proxy with this configuration; `store` defaults to memory, both listeners to a free port. */
-export async function startApp(config: object, dir?: string): Promise<TestApp> {
+export async function startApp(config: object, dir?: string, clock?: Clock): Promise<TestApp> {
   const folder = dir ?? (await mkdtemp(join(tmpdir(), 'cupbearer-')))
   const file = join(folder, 'config.json')
   const write = (content: object) =>
@@ -34,7 +35,7 @@ export async function startApp(config: object, dir?: string): Promise<TestApp> {
       }),
     )
   await write(config)
-  const log = createLog({
+  const log = await createLog({
     level: (process.env.TEST_LOG as 'debug' | undefined) ?? 'silent',
     format: 'json',
   })
@@ -42,6 +43,7 @@ export async function startApp(config: object, dir?: string): Promise<TestApp> {
     config: await loadConfig(file),
     log,
     reloadFrom: () => loadConfig(file),
+    ...(clock && { clock }),
   })
   const ca = await readFile(app.caPath, 'utf8')
   const clients: ProxyClient[] = []

@@ -23,6 +23,10 @@ export interface TokenCall {
   readonly remoteAddress: string
   /** Wall time, ms since the epoch. */
   readonly at: number
+  /** The refresh token that came with it, once the provider has read the request. */
+  readonly presented?: string | undefined
+  /** What the provider gave for it, whether or not that arrived. */
+  readonly issued?: { accessToken: string; refreshToken: string | undefined }
 }
 
 export interface AuthServerOptions {
@@ -55,8 +59,12 @@ export interface AuthServer extends AsyncDisposable {
   /** Makes every living access token answer 401; refresh tokens stay. */
   revokeAccessTokens(): void
   fail(mode: FailMode | undefined): void
+  /** Resolves once nobody is connected and no call is under way: all that a killed client sent has been dealt with. */
+  idle(): Promise<void>
   close(): Promise<void>
 }
+
+type Writable<Shape> = { -readonly [Key in keyof Shape]: Shape[Key] }
 
 const RESOURCE = 'urn:cupbearer:test-api'
 const SCOPE = 'api:read api:write'
@@ -70,7 +78,8 @@ export async function startAuthServer(options: AuthServerOptions = {}): Promise<
   const { host = '127.0.0.1', accessTokenTtlSeconds = 60, jwt = true, rotate = true } = options
   const store = createAuthStore()
   const calls: TokenCall[] = []
-  const callOf = new WeakMap<IncomingMessage, { grant: string }>()
+  const callOf = new WeakMap<IncomingMessage, Writable<TokenCall>>()
+  let underWay = 0
   const remoteAddresses = new Set<string>()
   const timers = new Set<NodeJS.Timeout>()
   let mode: FailMode | undefined
@@ -106,11 +115,24 @@ export async function startAuthServer(options: AuthServerOptions = {}): Promise<
 
   const provider = await createProvider(issuer, { accessTokenTtlSeconds, jwt, rotate, store })
   provider.use(async (context, next) => {
-    await next()
+    underWay += 1
+    try {
+      await next()
+    } finally {
+      underWay -= 1
+    }
     const call = callOf.get(context.req)
-    if (call) call.grant = context.oidc?.params?.grant_type ?? ''
+    if (call) {
+      call.grant = context.oidc?.params?.grant_type ?? ''
+      call.presented = context.oidc?.params?.refresh_token
+    }
     if (context.path !== '/token' || context.status !== 200) return
-    const answer = context.body as { access_token: string; expires_in: number }
+    const answer = context.body as {
+      access_token: string
+      refresh_token?: string
+      expires_in: number
+    }
+    if (call) call.issued = { accessToken: answer.access_token, refreshToken: answer.refresh_token }
     // As a resource server sees it: whole seconds, the end excluded.
     const expiresAt = (Math.floor(Date.now() / 1000) + answer.expires_in) * 1000
     const grantId = context.oidc?.entities.AccessToken?.grantId
@@ -168,6 +190,16 @@ export async function startAuthServer(options: AuthServerOptions = {}): Promise<
     revokeAccessTokens: () => store.accessTokens.clear(),
     fail(next) {
       mode = next
+    },
+    async idle() {
+      // A connection that waits to be accepted shows within a turn or two of the loop.
+      for (let quiet = 0; quiet < 3; ) {
+        await new Promise((resolve) => setImmediate(resolve))
+        const open = await new Promise<number>((resolve) =>
+          server.getConnections((_error, count) => resolve(count)),
+        )
+        quiet = open === 0 && underWay === 0 ? quiet + 1 : 0
+      }
     },
     close,
     [Symbol.asyncDispose]: close,

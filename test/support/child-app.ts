@@ -42,8 +42,8 @@ export class ChildFolder implements Disposable {
   }
 
   async start(): Promise<ChildApp> {
-    const child = this.spawn()
     const started = performance.now()
+    const child = this.spawn()
     const ready = JSON.parse(await said(child.stdout, /\n/)) as Ready
     return new ChildApp(child, ready, performance.now() - started)
   }

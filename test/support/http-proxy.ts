@@ -22,6 +22,8 @@ export type HttpProxyBehaviour =
 
 export interface HttpProxyOptions {
   readonly host?: string
+  /** Where another has been killed; a free one by default. */
+  readonly port?: number
   /** Address that it dials from: the one that origins see. */
   readonly outboundAddress?: string
   readonly auth?: { readonly user: string; readonly pass: string }
@@ -113,7 +115,7 @@ export async function startHttpProxy(options: HttpProxyOptions = {}): Promise<Ht
       client.resume()
     }
   })
-  const port = await lifecycle.listen(host)
+  const port = await lifecycle.listen(host, options.port)
   const user = options.auth
     ? `${encodeURIComponent(options.auth.user)}:${encodeURIComponent(options.auth.pass)}@`
     : ''

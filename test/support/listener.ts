@@ -10,10 +10,10 @@ export class Listener implements AsyncDisposable {
     this.#server = server
   }
 
-  /** Listens on a free port of `host`, which it returns. */
-  async listen(host: string): Promise<number> {
+  /** Listens on a port of `host`, a free one unless told which, and returns it. */
+  async listen(host: string, port = 0): Promise<number> {
     this.#server.on('connection', (socket: Socket) => this.track(socket))
-    this.#server.listen(0, host)
+    this.#server.listen(port, host)
     await once(this.#server, 'listening')
     return (this.#server.address() as AddressInfo).port
   }

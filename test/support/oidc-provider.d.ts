@@ -18,7 +18,7 @@ declare module 'oidc-provider' {
     status: number
     body: unknown
     readonly oidc?: {
-      readonly params?: { readonly grant_type?: string }
+      readonly params?: { readonly grant_type?: string; readonly refresh_token?: string }
       readonly entities: { readonly AccessToken?: { readonly grantId?: string } }
     }
   }

@@ -15,6 +15,8 @@ export type SocksProxyBehaviour =
 
 export interface SocksProxyOptions {
   readonly host?: string
+  /** Where another has been killed; a free one by default. */
+  readonly port?: number
   /** Address that it dials from: the one that origins see. */
   readonly outboundAddress?: string
   readonly auth?: { readonly user: string; readonly pass: string }
@@ -97,7 +99,7 @@ export async function startSocksProxy(options: SocksProxyOptions = {}): Promise<
   server.on('connection', (client) => {
     serve(client).catch(() => client.destroy())
   })
-  const port = await lifecycle.listen(host)
+  const port = await lifecycle.listen(host, options.port)
   const user = options.auth
     ? `${encodeURIComponent(options.auth.user)}:${encodeURIComponent(options.auth.pass)}@`
     : ''

@@ -67,7 +67,7 @@ export function judge(facts: Facts): Check[] {
     {
       name: 'injected',
       ok: api.refused.unknown === 0,
-      text: `${api.refused.unknown} requests reached the API without a token of its own`,
+      text: `${api.requests - api.refused.unknown} of ${api.requests} requests reached the API with one of its tokens; curl sent none`,
     },
     {
       name: 'renewed ahead',

@@ -52,7 +52,7 @@ export async function buildStage(observe: (issue: Issue) => void): Promise<Stage
     const config = await loadConfig(file)
     const app = await createCupbearer({
       config,
-      log: createLog({ level: 'warn', format: 'pretty' }),
+      log: await createLog({ level: 'warn', format: 'pretty' }),
     })
     closers.push(() => app.stop({ force: true }))
     return {
