@@ -180,6 +180,7 @@ class App implements Cupbearer {
       backend: {
         pools: () => this.#status(),
         act: (pool, credential, action) => this.#act(pool, credential, action),
+        login: (pool, ...how) => this.#pools.get(pool)?.login(...how),
         traces: recorder,
         ready: () => this.#ready(),
         metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),

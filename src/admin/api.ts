@@ -8,6 +8,7 @@ import { loadDashboard } from './assets.ts'
 import type { AdminBackend } from './backend.ts'
 import { checkHost, checkOrigin, isLoopback, SECURITY_HEADERS, TokenGuard } from './guard.ts'
 import { LiveStream } from './live.ts'
+import { addLoginRoutes } from './login-routes.ts'
 import { AdminError, problemBody, toProblem } from './problem.ts'
 import { addApiRoutes, addOpenRoutes } from './routes.ts'
 
@@ -50,6 +51,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   })
   addOpenRoutes(instance, backend, await loadDashboard())
   addApiRoutes(instance, backend, live)
+  addLoginRoutes(instance, backend)
   await instance.ready()
   return {
     handle: (request, response) => instance.routing(request, response),

@@ -1,5 +1,6 @@
 import type { Events } from '../events.ts'
 import type { PoolStatus } from '../pool/lease.ts'
+import type { LoginDialogue } from '../sources/source.ts'
 
 /** What an operator can do to one credential. */
 export const CREDENTIAL_ACTIONS = ['refresh', 'quarantine', 'release', 'forget'] as const
@@ -25,6 +26,16 @@ export interface AdminBackend {
    * Rejects with a `CupbearerError` when the action could not be done.
    */
   act(pool: string, credential: string, action: CredentialAction): Promise<'done' | 'unknown'>
+  /**
+   * Gets a token afresh, with the help of a person where that is the way; resolves when it is durable. Undefined
+   * when there is no such pool. The signal gives the login up. Rejects with a `CupbearerError`.
+   */
+  login(
+    pool: string,
+    credential: string,
+    dialogue: LoginDialogue,
+    signal: AbortSignal,
+  ): Promise<void> | undefined
   readonly traces: {
     list(query: TraceQuery): readonly unknown[]
     get(id: string): unknown

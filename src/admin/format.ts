@@ -40,6 +40,7 @@ export function formatCredential(status: CredentialStatus, egressAddress: string
     scopes: status.scopes ?? null,
     issuedAt: time(status.issuedAt),
     expiresAt: time(status.expiresAt),
+    lifetime: status.lifetime,
     refreshAt: time(status.refreshAt),
     uses: status.uses,
     inFlight: status.inFlight,

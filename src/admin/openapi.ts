@@ -60,6 +60,7 @@ const credential = record({
   scopes: { type: ['array', 'null'], items: text },
   issuedAt: timeOrNull,
   expiresAt: timeOrNull,
+  lifetime: { enum: ['jwt', 'expires_in', 'learned', 'unknown'] },
   refreshAt: timeOrNull,
   uses: integer,
   inFlight: integer,
@@ -136,6 +137,20 @@ export const openApi = {
         action(name),
       ]),
     ),
+    '/api/pools/{name}/credentials/{id}/login': {
+      post: closed(
+        'Get a token afresh, with a person’s help where that is the way. Closing the answer gives it up',
+        { 200: plain('Progress, one JSON document a line', 'application/x-ndjson') },
+        [pool, inPath('id', 'Id of the credential')],
+      ),
+    },
+    '/api/logins/{id}': {
+      post: closed(
+        'Hand over {"redirected": …}: where the browser was sent to, or the code',
+        { 200: json('Passed on', record({ accepted: { type: 'boolean' } })) },
+        [inPath('id', 'As the login’s first line tells')],
+      ),
+    },
     '/api/traces': {
       get: closed(
         'The latest requests, newest first',

@@ -1,34 +1,7 @@
 #!/usr/bin/env node
 import './signals.ts'
-import { readFileSync } from 'node:fs'
-import yargs, { type Argv } from 'yargs'
-import { hideBin } from 'yargs/helpers'
-import { ca } from './ca.ts'
-import { check } from './check.ts'
-import { type Command, CommandError, type CommonOptions, EXIT, reportError } from './command.ts'
-import { dashboard } from './dashboard.ts'
-import { demo } from './demo.ts'
-import { env } from './env.ts'
-import { init } from './init.ts'
-import { run } from './run.ts'
-import { start } from './start.ts'
-import { status } from './status.ts'
-import { token } from './token.ts'
-import { trace } from './trace.ts'
-
-const COMMANDS: readonly Command[] = [
-  init,
-  start,
-  run,
-  env,
-  check,
-  status,
-  trace,
-  token,
-  ca,
-  dashboard,
-  demo,
-]
+import { reportError } from './command.ts'
+import { plainStart, runStart } from './start.ts'
 
 process.on('uncaughtException', (error) => process.exit(reportError(error)))
 // A reader that has seen enough, as in `cupbearer trace | head`, is no failure.
@@ -36,47 +9,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
 })
 
-function commandLine(): Argv<CommonOptions> {
-  const { version } = JSON.parse(
-    readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
-  ) as { version: string }
-  const cli = yargs(hideBin(process.argv))
-    .scriptName('cupbearer')
-    .usage('$0 <command>\n\nA forward proxy that injects, renews and replays bearer tokens.')
-    .option('config', {
-      alias: 'c',
-      type: 'string',
-      default: 'config.json',
-      requiresArg: true,
-      describe: 'configuration file',
-    })
-    .parserConfiguration({ 'populate--': true, 'duplicate-arguments-array': false })
-    .version(version)
-    .help()
-    .alias('help', 'h')
-    .locale('en')
-    .wrap(Math.min(100, process.stdout.columns ?? 100))
-    .strict()
-    .demandCommand(1, 'which command?')
-    .recommendCommands()
-    .exitProcess(false)
-    .fail((message: string | null, error: Error | undefined) => {
-      throw error ?? new CommandError(EXIT.usage, message ?? 'unreadable command line', HELP)
-    })
-  return COMMANDS.reduce<Argv<CommonOptions>>((all, command) => command(all), cli)
-}
-
-const HELP = '`cupbearer --help` lists the commands, and each has its own --help'
-
-try {
-  const cli = commandLine()
-  if (process.argv.length > 2) await cli.parseAsync()
-  else {
-    process.exitCode = EXIT.usage
-    process.stderr.write(`${await cli.getHelp()}\n`)
-  }
-} catch (error) {
-  // Errors of the parser's own are the user's to mend.
-  const usage = error instanceof Error && error.name === 'YError'
-  process.exitCode = reportError(usage ? new CommandError(EXIT.usage, error.message, HELP) : error)
+const plain = plainStart(process.argv.slice(2))
+if (plain) await runStart(plain)
+else {
+  const { runCommandLine } = await import('./command-line.ts')
+  await runCommandLine()
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import type { Config } from '../config/schema.ts'
 import { CommandError, EXIT } from './command.ts'
@@ -52,34 +53,61 @@ export async function callAdmin<T>(
   config: Config,
   method: 'GET' | 'POST',
   path: string,
+  body?: object,
 ): Promise<T> {
   const { admin } = await findRunning(config)
-  const token = config.admin.token?.reveal() ?? (await readAdminToken(config))
-  let response: IncomingMessage
-  let body: string
   try {
-    response = await send(new URL(path, admin), method, token)
-    body = await text(response)
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS)
+    const response = await send(config, admin, method, path, body, signal)
+    return readAnswer<T>(response.statusCode ?? 0, await text(response), admin)
   } catch (error) {
-    const { code, name } = error as NodeJS.ErrnoException
-    if (code === 'ECONNREFUSED') throw notRunning(config, error)
-    throw new CommandError(EXIT.failed, `no answer from ${admin} (${code ?? name})`, undefined, {
-      cause: error,
-    })
+    throw unanswered(config, admin, error)
   }
-  return readAnswer<T>(response.statusCode ?? 0, body, admin)
 }
 
-function send(url: URL, method: string, token: string): Promise<IncomingMessage> {
+/** Starts what the admin API tells of line by line, each a JSON document; the signal gives it up. */
+export async function* followAdmin<T>(
+  config: Config,
+  path: string,
+  body: object,
+  signal: AbortSignal,
+): AsyncGenerator<T, void> {
+  const { admin } = await findRunning(config)
+  try {
+    const response = await send(config, admin, 'POST', path, body, signal)
+    const status = response.statusCode ?? 0
+    if (status !== 200) readAnswer<T>(status, await text(response), admin)
+    for await (const line of createInterface({ input: response })) {
+      yield readAnswer<T>(status, line, admin)
+    }
+  } catch (error) {
+    throw unanswered(config, admin, error)
+  }
+}
+
+function unanswered(config: Config, admin: string, error: unknown): CommandError {
+  if (error instanceof CommandError) return error
+  const { code, name } = error as NodeJS.ErrnoException
+  if (code === 'ECONNREFUSED') return notRunning(config, error)
+  const message = `no answer from ${admin} (${code ?? name})`
+  return new CommandError(EXIT.failed, message, undefined, { cause: error })
+}
+
+async function send(
+  config: Config,
+  admin: string,
+  method: string,
+  path: string,
+  body: object | undefined,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
+  const token = config.admin.token?.reveal() ?? (await readAdminToken(config))
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
   return new Promise((resolve, reject) => {
-    const outgoing = request(url, {
-      method,
-      headers: { authorization: `Bearer ${token}` },
-      // A connection of its own: the global agent may go by HTTP_PROXY (NODE_USE_ENV_PROXY).
-      agent: false,
-      signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
-    })
-    outgoing.on('response', resolve).on('error', reject).end()
+    // A connection of its own: the global agent may go by HTTP_PROXY (NODE_USE_ENV_PROXY).
+    const outgoing = request(new URL(path, admin), { method, headers, agent: false, signal })
+    outgoing.on('response', resolve).on('error', reject)
+    outgoing.end(body && JSON.stringify(body))
   })
 }
 

@@ -153,7 +153,10 @@ function takesProof(inject: unknown): boolean {
 function checkKeys(pool: Tree, path: Path, report: Report): void {
   const verifies = pool.verify !== undefined && pool.verify !== false
   if (verifies && pool.issuer === undefined && pool.jwks === undefined) {
-    report([...path, 'verify'], 'expected issuer or jwks beside it: tokens are verified by its keys')
+    report(
+      [...path, 'verify'],
+      'expected issuer or jwks beside it: tokens are verified by its keys',
+    )
   }
   for (const [index, requirement] of asList(pool.requires).entries()) {
     const { scopes, claims } = asObject(requirement)

@@ -2,7 +2,15 @@ import { z } from 'zod'
 import { Secret } from '../lib/secret.ts'
 import { templateNames } from '../lib/template.ts'
 import type { Path } from './path.ts'
-import { fieldName, headerName, headerText, literalOrRegex, object, pointer, regex } from './values.ts'
+import {
+  fieldName,
+  headerName,
+  headerText,
+  literalOrRegex,
+  object,
+  pointer,
+  regex,
+} from './values.ts'
 
 /** The source `login`: what it accepts, and the rules that look at several of its keys at once. */
 
@@ -97,7 +105,10 @@ const step = object({
     )
     .default({})
     .describe('header → template; more than those of the credential'),
-  basic: object({ username: template.describe('template'), password: template.describe('template') })
+  basic: object({
+    username: template.describe('template'),
+    password: template.describe('template'),
+  })
     .optional()
     .describe('Authorization: Basic (RFC 7617)'),
   form: z.record(z.string(), template).optional().describe('form field → template'),
@@ -164,7 +175,12 @@ export function checkLogin(source: unknown, vars: readonly string[], report: Rep
   if (refresh === undefined) return
   const renewal = asObject(refresh)
   const before = ['token', 'refreshToken']
-  const within = checkSteps(renewal.steps, new Set([...vars, ...before]), ['refresh', 'steps'], report)
+  const within = checkSteps(
+    renewal.steps,
+    new Set([...vars, ...before]),
+    ['refresh', 'steps'],
+    report,
+  )
   for (const key of ['token', 'refreshToken', 'expiresIn']) {
     checkNames(renewal[key], within, ['refresh', key], report)
   }
@@ -173,7 +189,10 @@ export function checkLogin(source: unknown, vars: readonly string[], report: Rep
   }
   const fresh = new Set([...vars, ...extractedNames(renewal.steps)])
   if (renewal.token === undefined && typeof token === 'string' && !isKnown(token, fresh)) {
-    report(['refresh', 'token'], 'required, since the steps of refresh extract no such names as token has')
+    report(
+      ['refresh', 'token'],
+      'required, since the steps of refresh extract no such names as token has',
+    )
   }
 }
 

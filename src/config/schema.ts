@@ -179,7 +179,9 @@ const pool = object({
     .array(requirement)
     .default([])
     .describe('scopes and claims that a token must have, by method and path'),
-  issuer: httpUrl.optional().describe('issuer whose metadata names its signing keys, to watch them'),
+  issuer: httpUrl
+    .optional()
+    .describe('issuer whose metadata names its signing keys, to watch them'),
   jwks: httpUrl.optional().describe('where its signing keys are, instead of by the metadata'),
   verify: z
     .union(

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isIP, type Socket } from 'node:net'
-import { type Dispatcher, fetch, type RequestInit as UndiciInit } from 'undici'
+import type { Dispatcher, RequestInit as UndiciInit } from 'undici'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
 import { ConfigError, type ConfigIssue } from '../errors.ts'
 import type { Events } from '../events.ts'
@@ -103,6 +103,8 @@ export class Egresses {
   fetch(name: string, key: string): EgressFetch {
     return async (url, init) => {
       try {
+        // Only sources that ask over the network need it, and it is the larger half of the library.
+        const { fetch } = await import('undici/lib/web/fetch/index.js')
         // undici's own types and those of lib.dom differ in name only.
         const options = { redirect: 'manual', ...init } as unknown as UndiciInit
         const response = await fetch(url, { ...options, dispatcher: this.dispatcher(name, key) })

@@ -1,12 +1,15 @@
 import type { CredentialState } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { Secret } from '../lib/secret.ts'
 import type { PinnedFetch, Source } from '../sources/source.ts'
 import type { CredentialRecord } from '../store/store.ts'
-import { type RefreshPolicy, refreshAt } from '../token/lifetime.ts'
+import { LearnedLifetime, type RefreshPolicy, refreshAt } from '../token/lifetime.ts'
+import { ClockSkew } from '../token/skew.ts'
 import type { TokenSet } from '../token/token.ts'
 import { hashText } from './hash.ts'
 import type { Heaped } from './heap.ts'
 import type { Lane } from './lane.ts'
+import type { CredentialStatus } from './lease.ts'
 import type { Limits } from './limits.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
@@ -37,6 +40,8 @@ export class Credential implements Heaped {
   readonly fingerprint: string
   readonly source: Source
   readonly limits: Limits
+  /** How far its issuer's clock is ahead. */
+  readonly skew: ClockSkew
   settings: CredentialSettings
   /** Order of the last grant, for selection. */
   lastGrant = 0
@@ -57,8 +62,11 @@ export class Credential implements Heaped {
   #generation = 0
   #token: TokenSet | undefined
   #jitter = 0
+  #startsAt = 0
   #endsAt = NEVER
   #refreshAt = NEVER
+  /** When it is to be renewed though its token goes on: its signing key has gone. */
+  #renewBy = NEVER
   /** The current token is dead before its time: upstream refused it, or its uses are up. */
   #spent: 'refused' | 'used-up' | undefined
   #refresh: { failures: number; retryAt: number; kind: RefreshFailure } | undefined
@@ -69,6 +77,7 @@ export class Credential implements Heaped {
   #coolUntil = 0
   #limitedStreak = 0
   #lastError: string | undefined
+  readonly #learned = new LearnedLifetime()
 
   constructor(options: {
     id: string
@@ -85,6 +94,7 @@ export class Credential implements Heaped {
     this.limits = options.limits
     this.settings = options.settings
     this.#clock = options.clock
+    this.skew = new ClockSkew(options.clock)
   }
 
   get generation(): number {
@@ -113,6 +123,11 @@ export class Credential implements Heaped {
 
   /** Whether the token could be sent now, limits aside. */
   hasLiveToken(now: number): boolean {
+    return this.#isKept(now) && now >= this.#startsAt
+  }
+
+  /** Whether its token is neither refused nor over, though perhaps not valid yet. */
+  #isKept(now: number): boolean {
     return this.#token !== undefined && this.#spent === undefined && now < this.#endsAt
   }
 
@@ -126,17 +141,11 @@ export class Credential implements Heaped {
     return (this.#token?.expiresAt ?? NEVER) <= wallNow
   }
 
-  /** Whether its token holds the scopes, as far as is known. */
-  mayHold(scopes: readonly string[] | undefined): boolean {
-    const held = this.#token?.scopes
-    return !scopes || !held || scopes.every((scope) => held.includes(scope))
-  }
-
   state(now: number): CredentialState {
     if (this.#revoked) return 'revoked'
     if (this.#quarantine) return 'quarantined'
     if (!this.hasLiveToken(now)) {
-      if (!this.#refresh) return 'pending'
+      if (!this.#refresh || this.#isKept(now)) return 'pending'
       if (this.#spent === 'refused' && now < this.#endsAt) return 'cooling'
       return this.#refresh.kind === 'egress' ? 'pending' : 'quarantined'
     }
@@ -145,7 +154,7 @@ export class Credential implements Heaped {
 
   /** Whether its token has ended and there is nothing to renew it from. */
   endedForGood(now: number): boolean {
-    return !!this.#token && !this.source.renewable && !this.revoked && !this.hasLiveToken(now)
+    return !!this.#token && !this.source.renewable && !this.revoked && !this.#isKept(now)
   }
 
   /** Whether observers know its state and its token lives: only its limits have moved. */
@@ -155,10 +164,12 @@ export class Credential implements Heaped {
 
   /** When a request may take it: not after `now` = at once; never = something must happen first. */
   readyAt(now: number): number {
-    if (!this.hasLiveToken(now) || this.#revoked) return NEVER
+    if (!this.#isKept(now) || this.#revoked) return NEVER
     if (this.#quarantine && !this.#canary)
       return this.source.renewable ? NEVER : this.#quarantine.until
     if (this.#canary && this.limits.inFlight > 0) return NEVER
+    // RFC 7519 §4.1.5: not before.
+    if (this.#startsAt > now) return this.#startsAt
     const lane = this.settings.lane.blockedUntil(now)
     if (lane > now) return lane
     return this.readyAside(now)
@@ -174,7 +185,7 @@ export class Credential implements Heaped {
   usableAt(now: number): number {
     if (this.#revoked) return NEVER
     if (this.#quarantine && !this.#canary) return this.#quarantine.until
-    if (!this.hasLiveToken(now)) return this.#refresh?.retryAt ?? NEVER
+    if (!this.#isKept(now)) return this.#refresh?.retryAt ?? NEVER
     return this.readyAt(now)
   }
 
@@ -184,39 +195,65 @@ export class Credential implements Heaped {
     if (this.#token && !this.source.renewable) return NEVER
     if (this.#quarantine && !this.#canary) return this.#quarantine.until
     if (this.#refresh) return this.#refresh.retryAt
-    return this.hasLiveToken(now) ? this.#refreshAt : now
+    return this.#isKept(now) ? this.#refreshAt : now
   }
 
   /** Takes up a token that is durable now. A quarantined credential is half open with a new one. */
   adopt(token: TokenSet, generation: number, jitter: number): void {
     const now = this.#clock.monotonic()
     const differs = !this.#token?.token.equals(token.token)
+    if (this.#token && this.#spent === undefined) {
+      this.#learned.outlived(this.#clock.now() - this.#token.issuedAt)
+    }
     this.#token = token
     this.#generation = generation
     this.#jitter = jitter
     this.#spent = undefined
     this.#refresh = undefined
+    this.#renewBy = NEVER
     this.limits.renew()
     if (!this.#quarantine) this.#lastError = undefined
     else if (differs || this.#quarantine.until <= now) this.#canary = true
     this.alignClock()
     // A token that comes with its renewal overdue would be renewed in a loop.
     if (this.#refreshAt <= now) {
-      this.#refreshAt = Math.min(this.#endsAt, now + Math.max(1000, (this.#endsAt - now) / 2))
+      const left = (this.expectedEnd ?? 0) - this.#clock.now()
+      this.#refreshAt = Math.min(this.#endsAt, now + Math.max(1000, left / 2))
     }
   }
 
   /** Places the token's wall times on the steady clock, anew after the wall clock has jumped. */
   alignClock(): void {
     const offset = this.#clock.monotonic() - this.#clock.now()
-    this.#endsAt = (this.#token?.expiresAt ?? NEVER) + offset
-    const renewal = this.#token && refreshAt(this.#token, this.settings.policy, this.#jitter)
-    this.#refreshAt = (renewal ?? NEVER) + offset
+    const token = this.#token
+    this.#startsAt = (token?.notBefore ?? -NEVER) + offset
+    this.#endsAt = (token?.expiresAt ?? NEVER) + offset
+    const expected = token && { issuedAt: token.issuedAt, expiresAt: this.expectedEnd }
+    const renewal = expected && refreshAt(expected, this.settings.policy, this.#jitter)
+    this.#refreshAt = Math.min((renewal ?? NEVER) + offset, this.#renewBy)
   }
 
-  /** Upstream refused the current token: it is not offered again. */
-  refuse(): void {
+  /** When its token is expected to end, as told or as learned; ms since the epoch. */
+  get expectedEnd(): number | undefined {
+    return this.#token && this.#learned.endOf(this.#token)
+  }
+  /** How that is known. */
+  get lifetime(): CredentialStatus['lifetime'] {
+    if (this.expectedEnd !== this.#token?.expiresAt) return 'learned'
+    return this.#token?.lifetime ?? 'unknown'
+  }
+
+  /** Its token is to be renewed early, by this time. */
+  renewBy(at: number): void {
+    this.#renewBy = Math.min(this.#renewBy, at)
+    this.#refreshAt = Math.min(this.#refreshAt, at)
+  }
+
+  /** Upstream refused the current token: it is not offered again. Below `leastAge` its age teaches nothing. */
+  refuse(leastAge: number): void {
     this.#spent = 'refused'
+    const age = this.#token ? this.#clock.now() - this.#token.issuedAt : 0
+    this.#learned.refused(age >= leastAge ? age : undefined)
   }
   /** The current token has had all its uses. */
   useUp(): void {
@@ -235,6 +272,7 @@ export class Credential implements Heaped {
     this.#canary = false
     this.#refresh = undefined
     this.#spent = undefined
+    this.#learned.refused(undefined)
     this.#lastError = reason
   }
   /** The egress failed the canary's refresh: later again, without blame. */
@@ -246,14 +284,19 @@ export class Credential implements Heaped {
     if (this.#quarantine && !this.source.renewable && this.#quarantine.until <= now)
       this.#canary = true
   }
-  /** A request went well; a canary's ends the quarantine. Returns whether it did. */
-  succeed(canary: boolean): boolean {
+  /** A request with the current token went well; returns what that changed, in words. */
+  succeed(canary: boolean): string | undefined {
     this.#limitedStreak = 0
-    if (!canary || !this.#canary) return false
-    this.#quarantine = undefined
-    this.#canary = false
-    this.#lastError = undefined
-    return true
+    if (canary && this.#canary) {
+      this.#quarantine = undefined
+      this.#canary = false
+      this.#lastError = undefined
+      return 'canary request succeeded'
+    }
+    if (!this.#learned.isPending) return undefined
+    this.#learned.proven()
+    this.alignClock()
+    return 'an early refusal has told how long its tokens live'
   }
 
   revoke(reason: string): void {
@@ -288,10 +331,12 @@ export class Credential implements Heaped {
     this.attempt += 1
     this.#token = undefined
     this.#spent = undefined
+    this.#learned.restore(undefined)
     this.limits.renew()
   }
 
   restore(record: CredentialRecord, token: TokenSet | undefined, jitter: number): void {
+    this.#learned.restore(record.learned)
     if (token) this.adopt(token, record.generation, jitter)
     // A renewal that fell into the time of rest is due at once.
     this.alignClock()
@@ -302,6 +347,10 @@ export class Credential implements Heaped {
       this.#quarantine = { ...record.quarantine, until: record.quarantine.until + offset }
     }
     this.#lastError = record.revoked?.reason ?? record.quarantine?.reason
+  }
+  /** The refresh token that came with an access token of no use goes on. */
+  amend(refreshToken: Secret): void {
+    if (this.#token) this.#token = { ...this.#token, refreshToken }
   }
   /** Goes on counting where another token of the same credential stopped. */
   continueFrom(generation: number): void {
@@ -322,6 +371,7 @@ export class Credential implements Heaped {
       expiresAt: token?.expiresAt,
       scopes: token?.scopes,
       subject: token?.subject,
+      learned: this.#learned.lessons,
       egress: this.settings.lane.name,
       quarantine: this.#quarantine && {
         ...this.#quarantine,

@@ -295,9 +295,10 @@ export class Desk {
     const { owner: credential } = grant
     const { config, random } = this.#options
     const current = grant.generation === credential.generation
-    if (outcome.kind === 'ok' && current && credential.succeed(grant.canary)) {
-      void this.#journal.write(credential)
-      return 'canary request succeeded'
+    if (outcome.kind === 'ok' && current) {
+      const change = credential.succeed(grant.canary)
+      if (change) void this.#journal.write(credential)
+      return change
     }
     if (outcome.kind === 'limited') {
       const { max } = config().quarantine

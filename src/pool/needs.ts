@@ -12,13 +12,15 @@ export function needsAnything({ scopes, claims }: Needs): boolean {
 /** Whether a token holds all that is needed; `maybe` where it does not tell, or there is none yet. */
 export function holds(token: TokenSet | undefined, needs: Needs): 'yes' | 'maybe' | 'no' {
   let answer: 'yes' | 'maybe' = 'yes'
-  for (const scope of needs.scopes ?? []) {
+  const { scopes, claims } = needs
+  if (scopes && scopes.length > 0) {
     if (!token?.scopes) answer = 'maybe'
-    else if (!token.scopes.includes(scope)) return 'no'
+    else for (const scope of scopes) if (!token.scopes.includes(scope)) return 'no'
   }
-  for (const [name, value] of needs.claims ?? []) {
-    if (!token?.claims) answer = 'maybe'
-    else if (!equalsOrHolds(claimOf(token.claims, name), value)) return 'no'
+  if (claims && claims.length > 0) {
+    const held = token?.claims
+    if (!held) answer = 'maybe'
+    else for (const [name, value] of claims) if (!has(claimOf(held, name), value)) return 'no'
   }
   return answer
 }
@@ -51,6 +53,6 @@ function claimOf(claims: Readonly<Record<string, unknown>>, name: string): unkno
   return Object.hasOwn(claims, name) ? claims[name] : undefined
 }
 
-function equalsOrHolds(claim: unknown, value: string | number | boolean): boolean {
+function has(claim: unknown, value: string | number | boolean): boolean {
   return Array.isArray(claim) ? claim.includes(value) : claim === value
 }

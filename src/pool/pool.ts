@@ -270,7 +270,7 @@ export class Pool {
   /** Renews a token that upstream refused before its end; nobody gets it until that has worked. */
   async #force(credential: Credential, started: number): Promise<Recovery> {
     const { generation } = credential
-    credential.refuse()
+    credential.refuse(this.#config.refresh.minInterval)
     this.#desk.changed(credential, 'upstream refused the token', started)
     this.#desk.rearm()
     const { promise, role } = this.#refresher.run(credential, 'expired')

@@ -139,15 +139,18 @@ export function tokenOf(record: CredentialRecord): TokenSet | undefined {
   const { token, refreshToken, issuedAt, expiresAt, subject, scopes } = record
   if (!token) return undefined
   const dpopKey = record.dpopKey && DpopKey.read(record.dpopKey)
-  const { claims } = readToken(token.reveal(), { receivedAt: issuedAt ?? 0 })
+  const read = readToken(token.reveal(), { receivedAt: issuedAt ?? 0 })
   return {
     token,
     refreshToken,
     dpopKey,
     issuedAt: issuedAt ?? 0,
     expiresAt,
+    lifetime: read.lifetime ?? (expiresAt === undefined ? undefined : 'expires_in'),
+    notBefore: read.notBefore,
     subject,
     scopes,
-    claims,
+    claims: read.claims,
+    keyId: read.keyId,
   }
 }

@@ -113,12 +113,12 @@ export class Stock {
     const sure = choosy
       ? (credential: Credential) => fits(credential) && holds(credential.token, request) === 'yes'
       : fits
-    const near =
-      request.near !== undefined &&
-      ready.best(({ settings }) => settings.lane.name === request.near)
+    const { near } = request
     const beside =
-      near && ready.best((each) => each.settings.lane.name === request.near && sure(each))
-    return beside || (ready.best(sure) ?? (choosy ? ready.best(fits) : undefined))
+      near === undefined
+        ? undefined
+        : ready.best((each) => each.settings.lane.name === near && sure(each))
+    return beside ?? ready.best(sure) ?? (choosy ? ready.best(fits) : undefined)
   }
 
   /** Finds the credential that a request is bound to, by its hint or its session. */
@@ -183,7 +183,7 @@ export class Stock {
       })
     }
     if (returning) return 'wait'
-    if (!held && needsAnything(want.request)) {
+    if (!held && needsAnything(want.request) && this.#byId.size > 0) {
       const tokens = Array.from(want.only ? [want.only] : this.#byId.values(), ({ token }) => token)
       const lack = missing(tokens, want.request)
       throw new WireError('NO_TOKEN_WITH_SCOPE', `no token of pool ${this.#pool} has ${lack}`)

@@ -104,7 +104,9 @@ function isPublic(domain: string): boolean {
 /** §5.1.4 */
 function pathMatches(path: string, cookiePath: string): boolean {
   if (!path.startsWith(cookiePath)) return false
-  return path.length === cookiePath.length || cookiePath.endsWith('/') || path[cookiePath.length] === '/'
+  return (
+    path.length === cookiePath.length || cookiePath.endsWith('/') || path[cookiePath.length] === '/'
+  )
 }
 
 /** §5.1.4: the folder of the request's path. */
@@ -116,6 +118,8 @@ function defaultPath({ pathname }: URL): string {
 function expiryOf(attributes: ReadonlyMap<string, string>, now: number): number {
   const maxAge = attributes.get('max-age')
   if (maxAge !== undefined && /^-?\d+$/.test(maxAge)) return now + Number(maxAge) * 1000
-  const expires = Date.parse((attributes.get('expires') ?? '').replace(/(\d)-([A-Za-z]{3})-/, '$1 $2 '))
+  const expires = Date.parse(
+    (attributes.get('expires') ?? '').replace(/(\d)-([A-Za-z]{3})-/, '$1 $2 '),
+  )
   return Number.isNaN(expires) ? Number.POSITIVE_INFINITY : expires
 }

@@ -12,7 +12,8 @@ const MAX_LIFETIME_SECONDS = 1e9
 /** As seconds since the epoch it would be the year 5138, so it is in milliseconds. */
 const FIRST_MILLISECONDS = 1e11
 
-const ISO_TIME = /^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?$/i
+const ISO_TIME =
+  /^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?$/i
 const HTTP_DATE = /^[A-Za-z]{3}, \d{1,2}[ -][A-Za-z]{3}[ -]\d{2,4} [\d:]{8} GMT$/
 
 /**

@@ -13,6 +13,8 @@ export interface CredentialRecord {
   issuedAt?: number | undefined
   expiresAt?: number | undefined
   scopes?: readonly string[] | undefined
+  /** Ages at which upstream refused tokens before their time, ms. */
+  learned?: readonly number[] | undefined
   subject?: string | undefined
   /** The egress this credential is pinned to. */
   egress: string

@@ -42,8 +42,9 @@ export interface TraceFilter {
 }
 
 /**
- * Keeps the last `capacity` requests. A request costs one slot write: records are kept as they are, and
- * formatted and masked only when somebody reads them.
+ * Keeps the last `capacity` requests. Each is copied into a slot that is there already, so that a record dies
+ * young: kept as it is, every one would outlive two collections and be moved by both. Formatting and masking
+ * are done only when somebody reads.
  */
 export class TraceRecorder {
   readonly #events: Events
@@ -96,7 +97,9 @@ export class TraceRecorder {
   }
 
   readonly #record = (record: ExchangeRecord): void => {
-    this.#ring[this.#next] = record
+    const slot = this.#ring[this.#next]
+    if (slot) copyInto(slot, record)
+    else this.#ring[this.#next] = copyOf(record)
     this.#next = (this.#next + 1) % this.#capacity
     if (this.#listeners.size === 0) return
     const trace = this.#format(record)
@@ -167,4 +170,51 @@ function rounded(ms: number): number {
 
 function roundedOrNull(ms: number | undefined): number | null {
   return ms === undefined ? null : rounded(ms)
+}
+
+function copyOf(record: ExchangeRecord): ExchangeRecord {
+  const attempts = record.attempts.map((each) => ({ ...each }))
+  return { ...record, bytes: { ...record.bytes }, attempts }
+}
+
+function copyInto(slot: ExchangeRecord, record: ExchangeRecord): void {
+  slot.id = record.id
+  slot.time = record.time
+  slot.kind = record.kind
+  slot.client = record.client
+  slot.method = record.method
+  slot.url = record.url
+  slot.pool = record.pool
+  slot.status = record.status
+  slot.durationMs = record.durationMs
+  slot.waitMs = record.waitMs
+  slot.verdict = record.verdict
+  slot.skipped = record.skipped
+  slot.refresh = record.refresh
+  slot.replay = record.replay
+  slot.bytes.in = record.bytes.in
+  slot.bytes.out = record.bytes.out
+  slot.error = record.error
+  const [kept] = slot.attempts
+  const [attempt] = record.attempts
+  if (kept && attempt && record.attempts.length === 1) {
+    slot.attempts.length = 1
+    copyAttempt(kept, attempt)
+  } else {
+    slot.attempts = record.attempts.map((each) => ({ ...each }))
+  }
+}
+
+function copyAttempt(kept: AttemptRecord, attempt: AttemptRecord): void {
+  kept.credential = attempt.credential
+  kept.generation = attempt.generation
+  kept.egress = attempt.egress
+  kept.address = attempt.address
+  kept.status = attempt.status
+  kept.verdict = attempt.verdict
+  kept.connectMs = attempt.connectMs
+  kept.tlsMs = attempt.tlsMs
+  kept.firstByteMs = attempt.firstByteMs
+  kept.totalMs = attempt.totalMs
+  kept.reused = attempt.reused
 }

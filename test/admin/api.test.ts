@@ -198,7 +198,8 @@ test('the OpenAPI document describes every route that answers', async () => {
     paths: Record<string, Record<string, unknown>>
   }
   for (const [path, methods] of Object.entries(paths)) {
-    if (path === '/api/events') continue
+    // One never ends, the other is of a login that is under way.
+    if (path === '/api/events' || path === '/api/logins/{id}') continue
     const real = path
       .replace('{name}', 'supplier')
       .replace(/credentials\/\{id\}/, 'credentials/alice')

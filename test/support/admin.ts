@@ -7,6 +7,7 @@ import { createLog } from '../../src/lib/log.ts'
 import { Secret } from '../../src/lib/secret.ts'
 import { createMetrics, type Metrics } from '../../src/metrics.ts'
 import type { CredentialStatus, PoolStatus } from '../../src/pool/lease.ts'
+import type { LoginDialogue } from '../../src/sources/source.ts'
 import { TraceRecorder } from '../../src/trace/recorder.ts'
 import { ManualClock } from './manual-clock.ts'
 
@@ -27,6 +28,12 @@ export class TestAdmin {
   pools: PoolStatus[] = [samplePool()]
   readiness = { ready: true, reasons: [] as string[] }
   failure: Error | undefined
+  /** What a login does; by default it succeeds at once. */
+  login: (
+    tell: LoginDialogue['tell'],
+    answer: LoginDialogue['answer'],
+    signal: AbortSignal,
+  ) => Promise<void> = async () => {}
   readonly #recorder: TraceRecorder
   readonly #metrics: Metrics
   #server: AdminServer | undefined
@@ -67,6 +74,8 @@ export class TestAdmin {
         const known = this.pools.find((candidate) => candidate.name === pool)
         return known?.credentials.some(({ id }) => id === credential) ? 'done' : 'unknown'
       },
+      login: async (_pool, _credential, { tell, answer }, signal) =>
+        this.login(tell, answer, signal),
       traces: this.#recorder,
       ready: () => this.readiness,
       metrics: async () => ({

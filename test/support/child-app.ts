@@ -4,6 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { rename, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { type CommandLine, MAIN, said } from '../cli/command-line.ts'
 import { ProxyClient, type ProxyClientOptions } from './client.ts'
 
@@ -27,8 +28,8 @@ export class ChildFolder implements Disposable {
 
   /** Saves another configuration, as an editor does: by a rename. */
   async save(config: object | string): Promise<void> {
-    const text = typeof config === 'string' ? config : whole(config)
-    await writeFile(`${this.#file}.new`, text)
+    const content = typeof config === 'string' ? config : whole(config)
+    await writeFile(`${this.#file}.new`, content)
     await rename(`${this.#file}.new`, this.#file)
   }
 
@@ -44,7 +45,10 @@ export class ChildFolder implements Disposable {
   async start(): Promise<ChildApp> {
     const started = performance.now()
     const child = this.spawn()
-    const ready = JSON.parse(await said(child.stdout, /\n/)) as Ready
+    const line = await said(child.stdout, /\n/).catch(async () => {
+      throw new Error(`it did not start: ${await text(child.stderr)}`)
+    })
+    const ready = JSON.parse(line) as Ready
     return new ChildApp(child, ready, performance.now() - started)
   }
 
