@@ -1,9 +1,15 @@
 import { rm } from 'node:fs/promises'
-import { type AddressInfo, isIP } from 'node:net'
 import { join } from 'node:path'
 import type { CredentialAction } from './admin/backend.ts'
 import { startAdmin } from './admin/server.ts'
 import { adminToken } from './admin/token.ts'
+import {
+  fingerprintOf,
+  httpsTargets,
+  injectedParameters,
+  passthroughOf,
+  urlOf,
+} from './app/derive.ts'
 import { openAuthority } from './ca/authority.ts'
 import { LeafCache } from './ca/leaf.ts'
 import type { Config } from './config/schema.ts'
@@ -11,11 +17,9 @@ import { Egresses } from './egress/egress.ts'
 import { ConfigError } from './errors.ts'
 import { Events } from './events.ts'
 import { Exchange, type ExchangeRuntime } from './exchange/exchange.ts'
-import { formatAuthority, parseTarget, type Target } from './lib/authority.ts'
 import { type Clock, systemClock } from './lib/clock.ts'
 import { privateFolder, replaceFile } from './lib/files.ts'
 import type { Logger } from './lib/log.ts'
-import { Secret } from './lib/secret.ts'
 import { AuthThrottle } from './lib/throttle.ts'
 import { createMetrics } from './metrics.ts'
 import type { PoolStatus } from './pool/lease.ts'
@@ -25,7 +29,7 @@ import { OwnAddresses } from './proxy/own-addresses.ts'
 import { Front, type FrontRuntime } from './proxy/server.ts'
 import { Injector } from './route/inject.ts'
 import { Router } from './route/match.ts'
-import { PassthroughPolicy } from './route/passthrough.ts'
+import type { PassthroughPolicy } from './route/passthrough.ts'
 import { Judge } from './route/verdict.ts'
 import { createSource, sourceFingerprint } from './sources/table.ts'
 import { openStore } from './store/open.ts'
@@ -155,6 +159,7 @@ class App implements Cupbearer {
       egresses: this.#egresses,
       events,
       clock: this.#clock,
+      log: this.#log,
       runtime: this.#exchangeRuntime(),
     })
     this.#front = new Front({
@@ -358,43 +363,4 @@ class App implements Cupbearer {
     if (this.#draining) reasons.push('shutting down')
     return { ready: reasons.length === 0, reasons }
   }
-}
-
-function passthroughOf(config: Config): PassthroughPolicy {
-  return new PassthroughPolicy(config.passthrough, {
-    privateDenied: !isLoopback(config.listen.host),
-  })
-}
-
-function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
-}
-
-function httpsTargets(config: Config): Target[] {
-  return Object.values(config.pools)
-    .flatMap((pool) => pool.targets.map((text) => parseTarget(text) as Target))
-    .filter((target) => target.scheme === 'https')
-}
-
-/** Query parameters that carry a token: traces mask them. */
-function injectedParameters(config: Config): ReadonlySet<string> {
-  return new Set(
-    Object.values(config.pools).flatMap(({ inject }) =>
-      'query' in inject ? [inject.query.toLowerCase()] : [],
-    ),
-  )
-}
-
-/** Equal for equal settings; secrets count by value, which never leaves this string. */
-function fingerprintOf(value: unknown): string {
-  // `toJSON` has run before a replacer sees a value: the holder still has the secret itself.
-  return JSON.stringify({ value }, function (this: Record<string, unknown>, key, each) {
-    const raw = this[key]
-    return raw instanceof Secret ? raw.reveal() : each
-  })
-}
-
-function urlOf({ address, port }: AddressInfo): string {
-  const host = address === '0.0.0.0' ? '127.0.0.1' : address === '::' ? '::1' : address
-  return `http://${formatAuthority({ host, port })}`
 }

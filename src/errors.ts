@@ -72,6 +72,12 @@ export class WireError extends CupbearerError {
   }
 }
 
+/** The error itself when it is one of ours, else INTERNAL: what a library said is never shown to a client. */
+export function toWireError(error: unknown): WireError {
+  if (error instanceof WireError) return error
+  return new WireError('INTERNAL', 'an internal error', { cause: error })
+}
+
 /**
  * A failure on the way to, or at, an upstream.
  * `sent` tells whether a byte of the request may have left: only an unsent one may be tried again freely.

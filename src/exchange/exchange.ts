@@ -2,11 +2,12 @@ import type { Readable } from 'node:stream'
 import type { PoolConfig } from '../config/schema.ts'
 import { Attempt, type AttemptHooks, type UpstreamRequest } from '../egress/attempt.ts'
 import type { Egresses } from '../egress/egress.ts'
-import { UpstreamError, WireError } from '../errors.ts'
+import { toWireError, UpstreamError, WireError } from '../errors.ts'
 import type { Events, ExchangeRecord } from '../events.ts'
 import { type BodyLimits, RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RawHeaders } from '../lib/headers.ts'
+import { type Logger, whereFrom } from '../lib/log.ts'
 import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
 import type { Pool } from '../pool/pool.ts'
 import { forwardHeaders, type Injector } from '../route/inject.ts'
@@ -41,6 +42,7 @@ export class Exchange {
   readonly #egresses: Egresses
   readonly #events: Events
   readonly #clock: Clock
+  readonly #log: Logger
   #runtime: ExchangeRuntime
   #running = 0
 
@@ -48,11 +50,13 @@ export class Exchange {
     egresses: Egresses
     events: Events
     clock: Clock
+    log: Logger
     runtime: ExchangeRuntime
   }) {
     this.#egresses = options.egresses
     this.#events = options.events
     this.#clock = options.clock
+    this.#log = options.log
     this.#runtime = options.runtime
   }
 
@@ -85,10 +89,10 @@ export class Exchange {
         await this.#replayLoop(request, reply, record, target, body)
       }
     } catch (error) {
-      const wire =
-        error instanceof WireError
-          ? error
-          : new WireError('INTERNAL', 'an internal error', { cause: error })
+      const wire = toWireError(error)
+      if (wire.code === 'INTERNAL' && !request.closed) {
+        this.#log.error({ trace: record.id, ...whereFrom(error) }, 'internal error')
+      }
       record.verdict = request.closed ? 'aborted' : wire.code
       record.error = { code: wire.code, message: wire.message }
       record.status = wire.status

@@ -18,3 +18,10 @@ export async function createLog(options: {
   const { default: pretty } = await import('pino-pretty')
   return pino(base, pretty({ destination: 2, colorize: process.stderr.isTTY, sync: true }))
 }
+
+/** Where an unexpected error came from: its name and stack without its message, which may quote a secret. */
+export function whereFrom(error: unknown): { error: string; at: string[] } {
+  if (!(error instanceof Error)) return { error: typeof error, at: [] }
+  const at = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line))
+  return { error: error.name, at: at.map((line) => line.trim()) }
+}

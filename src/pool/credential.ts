@@ -3,7 +3,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { Secret } from '../lib/secret.ts'
 import type { PinnedFetch, Source } from '../sources/source.ts'
 import type { CredentialRecord } from '../store/store.ts'
-import { LearnedLifetime, type RefreshPolicy, refreshAt } from '../token/lifetime.ts'
+import type { RefreshPolicy } from '../token/lifetime.ts'
 import { ClockSkew } from '../token/skew.ts'
 import type { TokenSet } from '../token/token.ts'
 import { hashText } from './hash.ts'
@@ -11,6 +11,7 @@ import type { Heaped } from './heap.ts'
 import type { Lane } from './lane.ts'
 import type { CredentialStatus } from './lease.ts'
 import type { Limits } from './limits.ts'
+import { Tenure } from './tenure.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -61,12 +62,6 @@ export class Credential implements Heaped {
   readonly #clock: Clock
   #generation = 0
   #token: TokenSet | undefined
-  #jitter = 0
-  #startsAt = 0
-  #endsAt = NEVER
-  #refreshAt = NEVER
-  /** When it is to be renewed though its token goes on: its signing key has gone. */
-  #renewBy = NEVER
   /** The current token is dead before its time: upstream refused it, or its uses are up. */
   #spent: 'refused' | 'used-up' | undefined
   #refresh: { failures: number; retryAt: number; kind: RefreshFailure } | undefined
@@ -77,7 +72,7 @@ export class Credential implements Heaped {
   #coolUntil = 0
   #limitedStreak = 0
   #lastError: string | undefined
-  readonly #learned = new LearnedLifetime()
+  readonly #tenure: Tenure
 
   constructor(options: {
     id: string
@@ -95,6 +90,7 @@ export class Credential implements Heaped {
     this.settings = options.settings
     this.#clock = options.clock
     this.skew = new ClockSkew(options.clock)
+    this.#tenure = new Tenure(options.clock)
   }
 
   get generation(): number {
@@ -123,17 +119,17 @@ export class Credential implements Heaped {
 
   /** Whether the token could be sent now, limits aside. */
   hasLiveToken(now: number): boolean {
-    return this.#isKept(now) && now >= this.#startsAt
+    return this.#isKept(now) && now >= this.#tenure.startsAt
   }
 
   /** Whether its token is neither refused nor over, though perhaps not valid yet. */
   #isKept(now: number): boolean {
-    return this.#token !== undefined && this.#spent === undefined && now < this.#endsAt
+    return this.#token !== undefined && this.#spent === undefined && now < this.#tenure.endsAt
   }
 
   /** When the token ends. */
   get endsAt(): number {
-    return this.#endsAt
+    return this.#tenure.endsAt
   }
 
   /** Whether the clock on the wall says that the token is over. */
@@ -146,7 +142,7 @@ export class Credential implements Heaped {
     if (this.#quarantine) return 'quarantined'
     if (!this.hasLiveToken(now)) {
       if (!this.#refresh || this.#isKept(now)) return 'pending'
-      if (this.#spent === 'refused' && now < this.#endsAt) return 'cooling'
+      if (this.#spent === 'refused' && now < this.endsAt) return 'cooling'
       return this.#refresh.kind === 'egress' ? 'pending' : 'quarantined'
     }
     return this.#coolUntil > now || this.settings.lane.rests ? 'cooling' : 'active'
@@ -169,7 +165,7 @@ export class Credential implements Heaped {
       return this.source.renewable ? NEVER : this.#quarantine.until
     if (this.#canary && this.limits.inFlight > 0) return NEVER
     // RFC 7519 §4.1.5: not before.
-    if (this.#startsAt > now) return this.#startsAt
+    if (this.#tenure.startsAt > now) return this.#tenure.startsAt
     const lane = this.settings.lane.blockedUntil(now)
     if (lane > now) return lane
     return this.readyAside(now)
@@ -195,65 +191,47 @@ export class Credential implements Heaped {
     if (this.#token && !this.source.renewable) return NEVER
     if (this.#quarantine && !this.#canary) return this.#quarantine.until
     if (this.#refresh) return this.#refresh.retryAt
-    return this.#isKept(now) ? this.#refreshAt : now
+    return this.#isKept(now) ? this.#tenure.refreshAt : now
   }
 
   /** Takes up a token that is durable now. A quarantined credential is half open with a new one. */
   adopt(token: TokenSet, generation: number, jitter: number): void {
     const now = this.#clock.monotonic()
     const differs = !this.#token?.token.equals(token.token)
-    if (this.#token && this.#spent === undefined) {
-      this.#learned.outlived(this.#clock.now() - this.#token.issuedAt)
-    }
+    const replaced = this.#spent === undefined ? this.#token : undefined
+    this.#tenure.begin(token, replaced, this.settings.policy, jitter)
     this.#token = token
     this.#generation = generation
-    this.#jitter = jitter
     this.#spent = undefined
     this.#refresh = undefined
-    this.#renewBy = NEVER
     this.limits.renew()
     if (!this.#quarantine) this.#lastError = undefined
     else if (differs || this.#quarantine.until <= now) this.#canary = true
-    this.alignClock()
-    // A token that comes with its renewal overdue would be renewed in a loop.
-    if (this.#refreshAt <= now) {
-      const left = (this.expectedEnd ?? 0) - this.#clock.now()
-      this.#refreshAt = Math.min(this.#endsAt, now + Math.max(1000, left / 2))
-    }
   }
 
   /** Places the token's wall times on the steady clock, anew after the wall clock has jumped. */
   alignClock(): void {
-    const offset = this.#clock.monotonic() - this.#clock.now()
-    const token = this.#token
-    this.#startsAt = (token?.notBefore ?? -NEVER) + offset
-    this.#endsAt = (token?.expiresAt ?? NEVER) + offset
-    const expected = token && { issuedAt: token.issuedAt, expiresAt: this.expectedEnd }
-    const renewal = expected && refreshAt(expected, this.settings.policy, this.#jitter)
-    this.#refreshAt = Math.min((renewal ?? NEVER) + offset, this.#renewBy)
+    this.#tenure.align(this.settings.policy)
   }
 
-  /** When its token is expected to end, as told or as learned; ms since the epoch. */
+  /** When its token is expected to end; ms since the epoch. */
   get expectedEnd(): number | undefined {
-    return this.#token && this.#learned.endOf(this.#token)
+    return this.#tenure.expectedEnd
   }
   /** How that is known. */
   get lifetime(): CredentialStatus['lifetime'] {
-    if (this.expectedEnd !== this.#token?.expiresAt) return 'learned'
-    return this.#token?.lifetime ?? 'unknown'
+    return this.#tenure.lifetime
   }
 
   /** Its token is to be renewed early, by this time. */
   renewBy(at: number): void {
-    this.#renewBy = Math.min(this.#renewBy, at)
-    this.#refreshAt = Math.min(this.#refreshAt, at)
+    this.#tenure.renewBy(at)
   }
 
   /** Upstream refused the current token: it is not offered again. Below `leastAge` its age teaches nothing. */
   refuse(leastAge: number): void {
     this.#spent = 'refused'
-    const age = this.#token ? this.#clock.now() - this.#token.issuedAt : 0
-    this.#learned.refused(age >= leastAge ? age : undefined)
+    this.#tenure.refused(leastAge)
   }
   /** The current token has had all its uses. */
   useUp(): void {
@@ -272,7 +250,7 @@ export class Credential implements Heaped {
     this.#canary = false
     this.#refresh = undefined
     this.#spent = undefined
-    this.#learned.refused(undefined)
+    this.#tenure.excused()
     this.#lastError = reason
   }
   /** The egress failed the canary's refresh: later again, without blame. */
@@ -293,9 +271,7 @@ export class Credential implements Heaped {
       this.#lastError = undefined
       return 'canary request succeeded'
     }
-    if (!this.#learned.isPending) return undefined
-    this.#learned.proven()
-    this.alignClock()
+    if (!this.#tenure.proven(this.settings.policy)) return undefined
     return 'an early refusal has told how long its tokens live'
   }
 
@@ -331,12 +307,12 @@ export class Credential implements Heaped {
     this.attempt += 1
     this.#token = undefined
     this.#spent = undefined
-    this.#learned.restore(undefined)
+    this.#tenure.end()
     this.limits.renew()
   }
 
   restore(record: CredentialRecord, token: TokenSet | undefined, jitter: number): void {
-    this.#learned.restore(record.learned)
+    this.#tenure.restore(record.learned)
     if (token) this.adopt(token, record.generation, jitter)
     // A renewal that fell into the time of rest is due at once.
     this.alignClock()
@@ -371,7 +347,7 @@ export class Credential implements Heaped {
       expiresAt: token?.expiresAt,
       scopes: token?.scopes,
       subject: token?.subject,
-      learned: this.#learned.lessons,
+      learned: this.#tenure.lessons,
       egress: this.settings.lane.name,
       quarantine: this.#quarantine && {
         ...this.#quarantine,

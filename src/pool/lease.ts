@@ -10,7 +10,9 @@ export interface LeaseRequest {
   /** Scopes that the token must hold. */
   readonly scopes?: readonly string[] | undefined
   /** Claims that the token must hold: name or JSON pointer, and the value that it must be or have in its list. */
-  readonly claims?: readonly (readonly [name: string, value: string | number | boolean])[] | undefined
+  readonly claims?:
+    | readonly (readonly [name: string, value: string | number | boolean])[]
+    | undefined
   /** An egress to keep to where the choice is free, so that a second try differs in one thing only. */
   readonly near?: string | undefined
   /** Credentials that this exchange has tried already. */

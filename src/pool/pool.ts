@@ -12,8 +12,15 @@ import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease
 import { Logins } from './login.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
 import { callRoll } from './roster.ts'
+import type { SigningKeys, SigningKeysOptions } from './signing-keys.ts'
 import { describePool } from './status.ts'
 import { Stock } from './stock.ts'
+
+/** What of a configuration the signing keys depend on; undefined where none are watched. */
+function keysFingerprint({ issuer, jwks, verify }: PoolConfig): string | undefined {
+  if (issuer === undefined && jwks === undefined) return undefined
+  return JSON.stringify([issuer, jwks, verify])
+}
 
 /** What a pool is made of; sources, store and egress come from outside. */
 export interface PoolOptions {
@@ -46,6 +53,8 @@ export class Pool {
   readonly #journal: Journal
   readonly #refresher: Refresher
   readonly #logins: Logins
+  #keys: SigningKeys | undefined
+  #keysFingerprint: string | undefined
   readonly #watches = new Map<Credential, () => void>()
   #config: PoolConfig
   #closed = false
@@ -84,6 +93,7 @@ export class Pool {
       events,
       log,
       random: this.#random,
+      keys: () => this.#keys,
       settings: () => ({
         timeout: this.#config.refresh.timeout,
         quarantine: this.#config.quarantine,
@@ -232,6 +242,8 @@ export class Pool {
       if (!ids.has(credential.id)) this.#journal.writeUsage(credential, false)
     }
     const stored = await this.#options.store.load(this.name)
+    const fingerprint = keysFingerprint(config)
+    const { SigningKeys } = fingerprint === undefined ? {} : await import('./signing-keys.ts')
     if (this.#closed) return
     this.#config = config
     const making = {
@@ -250,6 +262,11 @@ export class Pool {
     for (const credential of roll.values()) {
       if (present.get(credential.id) !== credential) this.#watch(credential)
     }
+    if (fingerprint !== this.#keysFingerprint) {
+      this.#keys?.close()
+      this.#keysFingerprint = fingerprint
+      this.#keys = SigningKeys && new SigningKeys(this.#keysOptions())
+    }
     this.#desk.changedAll([...leaving, ...roll.values()], 'configured', now)
     this.#desk.rearm()
   }
@@ -262,6 +279,7 @@ export class Pool {
     for (const stop of this.#watches.values()) stop()
     this.#watches.clear()
     this.#logins.close()
+    this.#keys?.close()
     await this.#refresher.close()
     for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)
     await this.#journal.close()
@@ -285,9 +303,28 @@ export class Pool {
     return { result: 'failed', quarantined, reason, refresh }
   }
 
+  #keysOptions(): SigningKeysOptions {
+    return {
+      pool: this.name,
+      config: this.#config,
+      clock: this.#clock,
+      random: this.#random,
+      log: this.#options.log,
+      credentials: () => this.#stock.byId.values(),
+      renew: (credentials, withinMs) => {
+        const now = this.#clock.monotonic()
+        for (const credential of credentials) {
+          credential.renewBy(now + withinMs * this.#random())
+          this.#refresher.schedule(credential, now)
+        }
+      },
+    }
+  }
+
   #refreshed(credential: Credential, { kind, reason }: RefreshResult): void {
     const now = this.#clock.monotonic()
     const { lane } = credential.settings
+    if (kind === 'ok' && credential.token) this.#keys?.noticed(credential.token)
     if (kind === 'egress' && !lane.rests) this.#desk.rest(lane, now)
     else if (kind === 'ok' && lane.rests) this.#desk.open(lane, now)
     this.#desk.changed(credential, reason ?? 'token was renewed', now)

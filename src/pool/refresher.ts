@@ -3,12 +3,14 @@ import type { EventMap, Events } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
 import type { Store } from '../store/store.ts'
+import { adjustForSkew } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
 import { Alarm, backOff } from './alarm.ts'
 import type { Credential } from './credential.ts'
 import { Heap } from './heap.ts'
 import type { Journal, PoolLog } from './journal.ts'
 import { tokenOf } from './roster.ts'
+import type { SigningKeys } from './signing-keys.ts'
 
 export type RefreshCause = EventMap['refresh'][0]['cause']
 
@@ -34,6 +36,8 @@ interface RefresherOptions {
   readonly events: Events
   readonly log: PoolLog | undefined
   readonly random: () => number
+  /** The issuer's signing keys, where the pool watches them. */
+  readonly keys: () => SigningKeys | undefined
   readonly settings: () => { timeout: number; quarantine: { base: number; max: number } }
   /** A try has ended; the credential's state may have changed. */
   readonly ended: (credential: Credential, result: RefreshResult) => void
@@ -160,6 +164,7 @@ export class Refresher {
     this.#tries += 1
     let result: RefreshResult
     try {
+      await this.#options.keys()?.ready()
       result = await this.#keep(credential, attempt, await this.#obtain(credential, attempt))
     } catch (error) {
       result = await this.#fail(credential, attempt, error)
@@ -192,7 +197,7 @@ export class Refresher {
       signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     })
     const context = {
-      fetch: credential.settings.fetch,
+      fetch: credential.skew.metered(credential.settings.fetch),
       clock,
       signal,
       name: `${pool}/${credential.id}`,
@@ -251,7 +256,10 @@ export class Refresher {
     // RFC 6749 §6: the server need not issue a new refresh token; then the old one goes on.
     const kept = afresh ? undefined : credential.token?.refreshToken
     const refreshToken = token.refreshToken ?? kept
-    const whole: TokenSet = { ...token, refreshToken }
+    const placed = adjustForSkew(token, credential.skew.ms, clock.now())
+    const whole: TokenSet = { ...placed, refreshToken }
+    const objection = await this.#options.keys()?.objection(credential, whole)
+    if (objection !== undefined) return this.#refuse(credential, attempt, whole, objection)
     let generation = 0
     await journal.write(
       credential,
@@ -272,6 +280,39 @@ export class Refresher {
     const delay = backOff(RETRY_MS, max, failures, random())
     credential.failRefresh('transient', failures + 1, clock.monotonic() + delay, reason)
     return { kind: 'transient', reason }
+  }
+
+  /**
+   * A token that failed the check is not used; what there was stays while it lives. But the refresh token that
+   * came with it may be the only one that still works.
+   */
+  async #refuse(
+    credential: Credential,
+    attempt: number,
+    token: TokenSet,
+    reason: string,
+  ): Promise<RefreshResult> {
+    const { clock, journal } = this.#options
+    const { refreshToken } = token
+    const changed = refreshToken && credential.token?.refreshToken !== refreshToken
+    if (changed && credential.attempt === attempt) {
+      const old = credential.token
+      const kept = old ? { ...old, refreshToken } : { ...token, expiresAt: clock.now() }
+      const generation = credential.generation + (old ? 0 : 1)
+      await journal.write(
+        credential,
+        () =>
+          credential.attempt === attempt
+            ? credential.record({ token: kept, generation })
+            : undefined,
+        () => {
+          if (credential.attempt !== attempt) return
+          if (old) credential.amend(refreshToken)
+          else credential.adopt(kept, generation, 0)
+        },
+      )
+    }
+    return this.#fail(credential, attempt, new SourceError('transient', reason))
   }
 
   async #fail(credential: Credential, attempt: number, error: unknown): Promise<RefreshResult> {

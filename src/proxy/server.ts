@@ -5,13 +5,13 @@ import { type SecureContext, TLSSocket } from 'node:tls'
 import { Proxy as MitmProxy } from 'http-mitm-proxy'
 import type { ServerConfig } from '../config/schema.ts'
 import type { Egresses } from '../egress/egress.ts'
-import { CupbearerError, WireError } from '../errors.ts'
+import { CupbearerError, toWireError, WireError } from '../errors.ts'
 import type { Events, ExchangeRecord } from '../events.ts'
 import type { Exchange } from '../exchange/exchange.ts'
 import { newRecord } from '../exchange/record.ts'
 import { formatAuthority, formatHost, parseAuthority, type Scheme } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Logger } from '../lib/log.ts'
+import { type Logger, whereFrom } from '../lib/log.ts'
 import { absoluteTarget, checkInside, type Inside, pathOf } from './authority-check.ts'
 import type { ClientAuth, Identified } from './client-auth.ts'
 import { Connections } from './connections.ts'
@@ -24,7 +24,7 @@ import {
   readOwnFields,
 } from './http1.ts'
 import { ownAnswerBytes } from './reply.ts'
-import { joinSockets } from './tunnel.ts'
+import { joinSockets, whileOpen } from './tunnel.ts'
 
 /** TLS record type of a handshake (RFC 8446 §5.1): what a ClientHello begins with. */
 const TLS_HANDSHAKE = 0x16
@@ -318,19 +318,16 @@ export class Front extends MitmProxy {
     const { egresses, server } = this.#options
     const { passthrough, passthroughEgress } = this.#runtime
     const started = performance.now()
-    const gone = new AbortController()
-    const close = () => gone.abort()
-    socket.once('close', close)
-    socket.on('error', close)
     record.kind = 'tunnel'
     record.verdict = 'tunnel'
     record.client.name = identified.client.name
     try {
-      const upstream = await egresses.connect(passthroughEgress, authority, {
-        signal: gone.signal,
-        guard: (address) => passthrough.permits(authority, address),
-      })
-      socket.off('close', close)
+      const upstream = await whileOpen(socket, (signal) =>
+        egresses.connect(passthroughEgress, authority, {
+          signal,
+          guard: (address) => passthrough.permits(authority, address),
+        }),
+      )
       this.#connections.add(upstream)
       record.status = 200
       socket.write('HTTP/1.1 200 Connection established\r\n\r\n')
@@ -351,12 +348,10 @@ export class Front extends MitmProxy {
   }
 
   #deny(record: ExchangeRecord, error: unknown): WireError {
-    const wire =
-      error instanceof WireError
-        ? error
-        : new WireError('INTERNAL', 'an internal error', { cause: error })
-    if (wire.code === 'INTERNAL')
-      this.#options.log.error({ trace: record.id, err: error }, 'internal error')
+    const wire = toWireError(error)
+    if (wire.code === 'INTERNAL') {
+      this.#options.log.error({ trace: record.id, ...whereFrom(error) }, 'internal error')
+    }
     record.status = wire.status
     record.verdict = wire.code
     record.error = { code: wire.code, message: wire.message }

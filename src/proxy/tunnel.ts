@@ -32,3 +32,18 @@ export function joinSockets(
     if (client.destroyed || upstream.destroyed) cut()
   })
 }
+
+/** Does a job for a client and gives it up when the client goes. */
+export async function whileOpen<Value>(
+  client: Socket,
+  job: (signal: AbortSignal) => Promise<Value>,
+): Promise<Value> {
+  const gone = new AbortController()
+  const close = () => gone.abort()
+  client.once('close', close).on('error', close)
+  try {
+    return await job(gone.signal)
+  } finally {
+    client.off('close', close)
+  }
+}

@@ -1,4 +1,5 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
+import type { Readable } from 'node:stream'
 import type { ExecSourceConfig } from '../config/exec.ts'
 import { SourceError } from '../errors.ts'
 import { Secret } from '../lib/secret.ts'
@@ -12,11 +13,17 @@ import type { Source, SourceContext, SourceVars } from './source.ts'
 
 const MAX_OUTPUT_BYTES = 2 ** 20
 
+/** How long the output of a command that has ended may take to be read. */
+const OUTPUT_WAIT_MS = 1000
+
 /** What a command gets of our environment; secrets of the proxy's own stay here. */
 const PASSED_ON = ['PATH', 'HOME', 'LANG']
 
 /** A token that a command prints. */
-export function execSource(config: ExecSourceConfig, options: { vars?: SourceVars } = {}): Source {
+export function execSource(
+  config: ExecSourceConfig,
+  options: { vars?: SourceVars | undefined } = {},
+): Source {
   const where = `command ${config.command[0]}`
   return {
     renewable: true,
@@ -64,14 +71,14 @@ function run(
   const [program, ...rest] = command as [string, ...string[]]
   if (signal.aborted) return Promise.reject(failure(`${where} was not started in time`))
   return new Promise((resolve, reject) => {
-    // A group of its own, so that what it starts ends with it.
-    const child = spawn(program, rest, {
-      env,
-      cwd,
-      detached: true,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      windowsHide: true,
-    })
+    let child: ChildProcessByStdio<null, Readable, Readable>
+    try {
+      // A group of its own, so that what it starts ends with it.
+      child = spawn(program, rest, { env, cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+    } catch {
+      // The error may quote a variable.
+      return reject(failure(`${where} cannot be started with these arguments and variables`))
+    }
     const chunks: Buffer[] = []
     let length = 0
     let told = 0
@@ -83,12 +90,15 @@ function run(
         // All of it has gone already.
       }
     }
+    // A process that has left the group may hold the pipes open for ever.
+    const letGo = () => {
+      child.stdout.destroy()
+      child.stderr.destroy()
+    }
     const end = (error: SourceError) => {
       ended ??= error
       killGroup()
-      // A process that has left the group may still hold the pipes.
-      child.stdout.destroy()
-      child.stderr.destroy()
+      letGo()
     }
     const abort = () => end(failure(`${where} did not end in time`))
     signal.addEventListener('abort', abort, { once: true })
@@ -106,11 +116,16 @@ function run(
     child.on('error', (cause: NodeJS.ErrnoException) => {
       ended ??= failure(`${where} cannot be started (${cause.code ?? 'unknown error'})`)
     })
-    // What it left running would hold the pipes open; its own output is in them already.
-    child.on('exit', killGroup)
+    let cancelWait = () => {}
+    child.on('exit', () => {
+      // What it has left running goes; its own output is in the pipes already.
+      killGroup()
+      cancelWait = clock.schedule(OUTPUT_WAIT_MS, letGo)
+    })
     child.on('close', (code, killedBy) => {
       signal.removeEventListener('abort', abort)
       cancel()
+      cancelWait()
       if (ended) return reject(ended)
       if (code === 0) return resolve(Buffer.concat(chunks, length).toString('utf8'))
       const how = killedBy === null ? `with code ${code}` : `by ${killedBy}`

@@ -25,8 +25,8 @@ export interface StepPlace {
 
 /** Fills in a step. Throws a `StepError` for a value that is missing or cannot stand where it is asked for. */
 export function renderStep(step: LoginStepConfig, scope: Scope, place: StepPlace): StepRequest {
-  const render = (text: Secret | string, escape?: (value: string, before: string) => string) =>
-    fill(typeof text === 'string' ? text : text.reveal(), scope, place.label, escape)
+  const render = (text: Secret | string, fit?: (value: string, before: string) => string) =>
+    fill(typeof text === 'string' ? text : text.reveal(), scope, place.label, fit)
   const url = renderUrl(step.url.reveal(), scope, place)
   const headers = new Headers()
   for (const [name, text] of Object.entries(step.headers)) {
@@ -74,7 +74,7 @@ function fill(
   text: string,
   scope: Scope,
   label: string,
-  escape?: (value: string, before: string) => string,
+  fit?: (value: string, before: string) => string,
 ): string {
   return renderTemplate(
     text,
@@ -83,7 +83,7 @@ function fill(
       if (!value) throw new StepError('other', `${label} needs {${name}}, which was not found`)
       return value.reveal()
     },
-    escape,
+    fit,
   )
 }
 
@@ -113,7 +113,7 @@ function escapeInUrl(value: string, before: string, place: StepPlace): string {
 }
 
 function parseUrl(text: string, base: URL | undefined, place: StepPlace): URL {
-  if (!URL.canParse(text, base)) throw unusable(place, 'something that is no URL', 'url')
+  if (!URL.canParse(text, base?.href)) throw unusable(place, 'something that is no URL', 'url')
   const url = new URL(text, base)
   if (!/^https?:$/.test(url.protocol) || url.username !== '' || url.password !== '') {
     throw unusable(place, 'something other than a plain http(s) address', 'url')
@@ -129,13 +129,14 @@ function headerText(value: string, name: string, place: StepPlace): string {
   return value
 }
 
-type Render = (text: Secret | string, escape?: (value: string) => string) => string
+type Render = (text: Secret | string, fit?: (value: string) => string) => string
 
 function renderBody(step: LoginStepConfig, headers: Headers, render: Render): string | undefined {
   if (step.form) {
     setType(headers, 'application/x-www-form-urlencoded')
-    const fields = Object.entries(step.form).map(([name, text]) => [name, render(text)])
-    return new URLSearchParams(fields).toString()
+    const fields = new URLSearchParams()
+    for (const [name, text] of Object.entries(step.form)) fields.append(name, render(text))
+    return fields.toString()
   }
   if (step.json) {
     setType(headers, 'application/json')

@@ -59,7 +59,7 @@ export async function sendStep(
 }
 
 function target(location: string, from: URL, where: string): URL {
-  const next = URL.canParse(location, from) ? new URL(location, from) : undefined
+  const next = URL.canParse(location, from.href) ? new URL(location, from) : undefined
   const plain = next && /^https?:$/.test(next.protocol) && next.username + next.password === ''
   if (!plain) throw new StepError('other', `${where} redirects to no web address`)
   if (from.protocol === 'https:' && next.protocol === 'http:') {

@@ -128,7 +128,7 @@ class LoginSource implements Source {
 /** Makes a source of tokens by scripted HTTP requests. */
 export function loginSource(
   config: LoginSourceConfig,
-  options: { vars?: SourceVars } = {},
+  options: { vars?: SourceVars | undefined } = {},
 ): Source {
   return new LoginSource(config, options.vars ?? {})
 }

@@ -38,11 +38,6 @@ export async function verifyToken(
   }
 }
 
-/** Whether the failure was that no known key fits. */
-export function lacksKey(token: TokenSet, hasKey: (keyId: string) => boolean): boolean {
-  return token.keyId !== undefined && !hasKey(token.keyId)
-}
-
 /** Without a `kid` several keys may fit (RFC 7515 §4.1.4): each is tried. */
 async function verifyByAny(
   text: string,

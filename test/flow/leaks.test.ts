@@ -238,7 +238,8 @@ const PHASES: Record<string, () => Promise<Socket>> = {
     return first.socket
   },
   'while its token is renewed': async () => {
-    await app.client().request(`https://${authority}/warm`)
+    await using client = app.client()
+    await client.request(`https://${authority}/warm`)
     auth.revokeAccessTokens()
     auth.fail({ delayMs: 300 })
     const calls = auth.calls.length

@@ -1,6 +1,6 @@
 /** The part of oidc-provider that the auth server uses; the package ships no types. */
 declare module 'oidc-provider' {
-  import type { IncomingMessage, RequestListener } from 'node:http'
+  import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 
   export interface Model {
     jti: string
@@ -14,11 +14,15 @@ declare module 'oidc-provider' {
 
   export interface Context {
     readonly req: IncomingMessage
+    readonly res: ServerResponse
+    /** False where the answer has gone out by `res`. */
+    respond?: boolean
     readonly path: string
     status: number
     body: unknown
     readonly oidc?: {
-      readonly params?: { readonly grant_type?: string; readonly refresh_token?: string }
+      readonly params?: Readonly<Record<string, string | undefined>>
+      readonly client?: { readonly clientId: string }
       readonly entities: { readonly AccessToken?: { readonly grantId?: string } }
     }
   }
@@ -31,6 +35,17 @@ declare module 'oidc-provider' {
     readonly RefreshToken: new (
       fields: Record<string, unknown>,
     ) => Model
+    readonly AccessToken: new (fields: Record<string, unknown>) => Model
+    registerGrantType(
+      name: string,
+      handler: (context: Context) => Promise<void>,
+      parameters: readonly string[],
+    ): void
+    interactionFinished(
+      request: IncomingMessage,
+      response: ServerResponse,
+      result: object,
+    ): Promise<void>
     readonly Client: { find(id: string): Promise<object | undefined> }
     callback(): RequestListener
     use(middleware: (context: Context, next: () => Promise<void>) => Promise<void>): void

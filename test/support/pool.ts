@@ -207,5 +207,5 @@ export class TestPool implements AsyncDisposable {
 
 function nameOf(source: SourceConfig): string {
   if (source.type === 'static') return source.token.reveal()
-  return source.type === 'oauth2' ? source.clientId : source.path
+  return source.type === 'oauth2' ? source.clientId : source.type
 }
