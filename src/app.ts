@@ -30,6 +30,7 @@ import { Front, type FrontRuntime } from './proxy/server.ts'
 import { Injector } from './route/inject.ts'
 import { Router } from './route/match.ts'
 import type { PassthroughPolicy } from './route/passthrough.ts'
+import { Requirements } from './route/requires.ts'
 import { Judge } from './route/verdict.ts'
 import { createSource, sourceFingerprint } from './sources/table.ts'
 import { openStore } from './store/open.ts'
@@ -319,6 +320,7 @@ class App implements Cupbearer {
         config: poolConfig,
         injector: new Injector(poolConfig.inject),
         judge: new Judge(poolConfig),
+        requires: Requirements.of(poolConfig.requires),
       }
       return [[name, runtime] as const]
     })

@@ -16,6 +16,8 @@ export interface AttemptRecord {
   totalMs: number
   /** Whether the request went over a connection that had served before. */
   reused: boolean
+  /** Whose fault it was, where further attempts have shown more than this one: see `trace/fault.ts`. */
+  fault?: 'token' | 'egress' | 'request' | 'upstream' | undefined
 }
 
 /** The story of one request; the recorder keeps it, the exporters format it. Holds no secret. */

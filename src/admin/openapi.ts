@@ -81,6 +81,7 @@ const attempt = record({
   firstByteMs: orNull('number'),
   totalMs: number,
   reused: { type: 'boolean' },
+  fault: { enum: ['token', 'egress', 'request', 'upstream', null] },
 })
 
 const trace = record({

@@ -11,10 +11,11 @@ import { type Logger, whereFrom } from '../lib/log.ts'
 import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
 import type { Pool } from '../pool/pool.ts'
 import { forwardHeaders, type Injector } from '../route/inject.ts'
+import type { Requirements } from '../route/requires.ts'
 import { redact, scrubHeaders } from '../route/scrub.ts'
 import { type Judge, PEEK_BYTES, type Verdict } from '../route/verdict.ts'
 import { addProof, wantsNonce } from './dpop.ts'
-import { type Next, NextTry } from './next.ts'
+import { type Next, NextTry, wantOf } from './next.ts'
 import { newRecord, recordAttempt, recordEnd } from './record.ts'
 import type { ProxyReply, ProxyRequest } from './request.ts'
 
@@ -24,6 +25,8 @@ export interface PoolRuntime {
   readonly config: PoolConfig
   readonly injector: Injector
   readonly judge: Judge
+  /** Undefined where any token will do. */
+  readonly requires: Requirements | undefined
 }
 
 /** All that a configuration gives an exchange; swapped as a whole, running exchanges keep theirs. */
@@ -120,7 +123,7 @@ export class Exchange {
     const { pool } = target
     /** Made when something goes wrong: most requests need no second try. */
     let nextTry: NextTry | undefined
-    let next: Next = { want: request.hints, patient: true }
+    let next: Next = { want: wantOf(request, target.requires), patient: true }
     /** What the client gets when nothing better can be had. */
     let refused: { attempt: Attempt; lease: Lease } | undefined
     let failure: WireError | undefined

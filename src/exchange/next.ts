@@ -1,11 +1,12 @@
 import type { PoolConfig } from '../config/schema.ts'
 import { isNetworkFailure } from '../egress/failure.ts'
 import type { UpstreamError } from '../errors.ts'
-import type { ExchangeRecord } from '../events.ts'
+import type { AttemptRecord, ExchangeRecord } from '../events.ts'
 import type { RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
 import type { Pool } from '../pool/pool.ts'
+import type { Requirements } from '../route/requires.ts'
 import { retryAfterMs } from '../route/retry-after.ts'
 import { scopesAsked } from '../route/verdict.ts'
 import type { ProxyRequest } from './request.ts'
@@ -14,6 +15,14 @@ import type { ProxyRequest } from './request.ts'
 export interface Next {
   readonly want: LeaseRequest
   readonly patient: boolean
+}
+
+/** What a request wants of a token: the client's hints, and what the pool requires for it. */
+export function wantOf(request: ProxyRequest, requires: Requirements | undefined): LeaseRequest {
+  const { hints } = request
+  const needs = requires?.for(request.method, request.path)
+  if (!needs) return hints
+  return { ...hints, scopes: union(hints.scopes, needs.scopes), claims: needs.claims }
 }
 
 /** Methods that may be sent again though upstream may have acted on the first (RFC 9110 §9.2.2). */
@@ -32,6 +41,7 @@ export class NextTry {
   readonly #pool: Pool
   readonly #config: PoolConfig
   readonly #request: ProxyRequest
+  readonly #want: LeaseRequest
   readonly #body: RequestBody | undefined
   readonly #record: ExchangeRecord
   readonly #clock: Clock
@@ -40,12 +50,16 @@ export class NextTry {
   /** Credentials that have been sent again with the nonce that upstream asked for. */
   readonly #proved = new Set<string>()
   #replays = 0
-  #limited: { egress: string; ms: number } | undefined
+  readonly #limited: { egress: string; ms: number; attempt: AttemptRecord | undefined }[] = []
   #retriedUnsent = false
   #retriedSent = false
 
   constructor(
-    target: { readonly pool: Pool; readonly config: PoolConfig },
+    target: {
+      readonly pool: Pool
+      readonly config: PoolConfig
+      readonly requires: Requirements | undefined
+    },
     request: ProxyRequest,
     body: RequestBody | undefined,
     record: ExchangeRecord,
@@ -54,6 +68,7 @@ export class NextTry {
     this.#pool = target.pool
     this.#config = target.config
     this.#request = request
+    this.#want = wantOf(request, target.requires)
     this.#body = body
     this.#record = record
     this.#clock = clock
@@ -64,7 +79,7 @@ export class NextTry {
     if (this.#request.closed || (this.#body && !this.#body.replayable)) return undefined
     if (error.code === 'EGRESS_DOWN') {
       this.#tried.add(lease.credential)
-      return this.#move('egress down')
+      return this.#move('egress down', {})
     }
     if (!isNetworkFailure(error)) return undefined
     if (!error.sent) {
@@ -97,7 +112,8 @@ export class NextTry {
         return this.#afterLimited(lease, told ?? UNKNOWN_LIMIT_MS)
       case 'denied':
         return this.#move('denied', {
-          scopes: [...new Set([...(this.#request.hints.scopes ?? []), ...scopesAsked(headers)])],
+          scopes: union(this.#want.scopes, scopesAsked(headers)),
+          near: lease.egress,
         })
       case 'expired':
         return this.#afterExpired(lease)
@@ -120,18 +136,25 @@ export class NextTry {
     return this.#sameCredential(lease)
   }
 
+  /**
+   * What is limited shows by what the tries differ in. Another credential on the same egress, limited too: it
+   * is the address, which rests; one by another egress is tried then. Limited there as well: neither token nor
+   * address explains it, and nothing more is put to rest than upstream has named.
+   */
   #afterLimited(lease: Lease, ms: number): Next | undefined {
     const { egress } = lease
-    if (this.#limited?.egress === egress) {
-      // A second account limited on the same way out: the address is what upstream limits.
-      this.#pool.coolEgress(
-        egress,
-        Math.max(ms, this.#limited.ms),
-        'two of its credentials were limited',
-      )
-    }
-    this.#limited = { egress, ms }
-    const next = this.#move('limited')
+    const attempt = this.#record.attempts.at(-1)
+    const before = this.#limited.filter((each) => each.egress === egress)
+    const isAddress = before.length > 0
+    if (isAddress) {
+      const longest = Math.max(ms, ...before.map((each) => each.ms))
+      this.#pool.coolEgress(egress, longest, 'two of its credentials were limited')
+      for (const each of [...before, { attempt }]) if (each.attempt) each.attempt.fault = 'egress'
+    } else if (this.#limited.length > 1 && attempt) attempt.fault = 'upstream'
+    this.#limited.push({ egress, ms, attempt })
+    const next = isAddress
+      ? this.#move('limited by address', {})
+      : this.#move('limited', { near: egress })
     return next && { ...next, patient: false }
   }
 
@@ -148,7 +171,7 @@ export class NextTry {
     const { refresh, result, reason } = recovery
     if (refresh) this.#record.refresh = { ...refresh, result }
     if (result === 'failed') {
-      const next = this.#move('expired')
+      const next = this.#move('expired', { near: lease.egress })
       if (!next)
         this.#record.replay = { done: false, why: reason ?? 'the token could not be renewed' }
       return next
@@ -158,11 +181,14 @@ export class NextTry {
     return this.#sameCredential(lease)
   }
 
-  /** Once to another credential for each cause. */
-  #move(why: string, more?: Pick<LeaseRequest, 'scopes'>): Next | undefined {
-    const { hints } = this.#request
+  /**
+   * Once to another credential for each cause. It is one of the same egress if there is any, so that only one
+   * thing differs from the try before.
+   */
+  #move(why: string, more: Pick<LeaseRequest, 'scopes' | 'near'>): Next | undefined {
+    const want = this.#want
     const blocked = this.#blocked()
-    if (blocked || this.#movedFor.has(why) || hints.credential !== undefined) {
+    if (blocked || this.#movedFor.has(why) || want.credential !== undefined) {
       this.#record.replay = {
         done: false,
         why: blocked ?? `${why}, and no further credential is tried`,
@@ -172,12 +198,12 @@ export class NextTry {
     this.#movedFor.add(why)
     // Nothing was sent by an egress that is down: that costs no replay.
     if (why !== 'egress down') this.#replay(`${why}: another credential`)
-    return { want: { ...hints, ...more, exclude: this.#tried }, patient: true }
+    return { want: { ...want, ...more, exclude: this.#tried }, patient: true }
   }
 
   #sameCredential(lease: Lease): Next {
     return {
-      want: { ...this.#request.hints, session: undefined, credential: lease.credential },
+      want: { ...this.#want, session: undefined, credential: lease.credential },
       patient: true,
     }
   }
@@ -194,6 +220,10 @@ export class NextTry {
     if (this.#body && !this.#body.replayable) return TOO_LARGE
     return undefined
   }
+}
+
+function union(some: readonly string[] = [], others: readonly string[]): readonly string[] {
+  return [...new Set([...some, ...others])]
 }
 
 function aborted(signal: AbortSignal): Promise<undefined> {

@@ -54,6 +54,7 @@ export function recordAttempt(
     firstByteMs: firstByteAt === undefined ? undefined : firstByteAt - startedAt,
     totalMs: performance.now() - startedAt,
     reused,
+    fault: undefined,
   })
 }
 

@@ -44,9 +44,9 @@ export class SigningKeys {
     this.#options = options
     const { config, clock, random, log, pool } = options
     const { issuer, jwks, verify } = config
-    const own = typeof verify === 'object' ? verify : {}
+    const { issuer: name = issuer, audience } = typeof verify === 'object' ? verify : {}
     this.#expectations = verify
-      ? { issuer: own.issuer ?? issuer, audience: own.audience && [own.audience].flat() }
+      ? { issuer: name, audience: audience === undefined ? undefined : [audience].flat() }
       : undefined
     this.#watch = new KeyWatch({
       issuer,

@@ -147,7 +147,9 @@ function pick(answer: StepAnswer, extraction: ExtractionConfig): string | undefi
   const found = find(answer, extraction)
   if (found === undefined || extraction.regex === undefined) return found || undefined
   const match = new RegExp(extraction.regex).exec(found)
-  return (match?.[1] ?? match?.[0]) || undefined
+  const text = match?.[1] ?? match?.[0]
+  const inPage = text !== undefined && found === answer.body && isWebPage(answer)
+  return (inPage ? decodeEntities(text) : text) || undefined
 }
 
 function find(answer: StepAnswer, extraction: ExtractionConfig): string | undefined {
@@ -156,10 +158,7 @@ function find(answer: StepAnswer, extraction: ExtractionConfig): string | undefi
     return typeof value === 'string' || typeof value === 'number' ? String(value) : undefined
   }
   if ('header' in extraction) return answer.headers.get(extraction.header) ?? undefined
-  if ('cookie' in extraction) return answer.cookies.get(extraction.cookie)
-  const match = new RegExp(extraction.regex).exec(answer.body)
-  const text = match?.[1] ?? match?.[0]
-  return text !== undefined && isWebPage(answer) ? decodeEntities(text) : text
+  return 'cookie' in extraction ? answer.cookies.get(extraction.cookie) : answer.body
 }
 
 const isWebPage = ({ headers, body }: Answer): boolean =>

@@ -1,4 +1,5 @@
 import type { AttemptRecord, Events, ExchangeRecord } from '../events.ts'
+import { faultOf } from './fault.ts'
 import { maskUrl } from './mask.ts'
 
 const DEFAULT_LIMIT = 100
@@ -160,6 +161,7 @@ function formatAttempt(attempt: AttemptRecord): Nullable<AttemptRecord> {
     firstByteMs: roundedOrNull(attempt.firstByteMs),
     totalMs: rounded(attempt.totalMs),
     reused: attempt.reused,
+    fault: faultOf(attempt) ?? null,
   }
 }
 
@@ -217,4 +219,5 @@ function copyAttempt(kept: AttemptRecord, attempt: AttemptRecord): void {
   kept.firstByteMs = attempt.firstByteMs
   kept.totalMs = attempt.totalMs
   kept.reused = attempt.reused
+  kept.fault = attempt.fault
 }

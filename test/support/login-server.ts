@@ -71,7 +71,9 @@ export async function startLoginServer(options: LoginServerOptions = {}): Promis
   provider.use(async (context, next) => {
     if (context.path.startsWith('/interaction/')) {
       context.respond = false
-      const result = account ? { login: { accountId: account } } : { error: 'access_denied' }
+      const result = account
+        ? { login: { accountId: account }, consent: {} }
+        : { error: 'access_denied' }
       return provider.interactionFinished(context.req, context.res, result)
     }
     const { path } = context
@@ -169,7 +171,13 @@ async function createProvider(
           ...client,
           client_id: 'secret-client',
           client_secret: 'the secret of the client',
-          grant_types: [...INTERACTIVE, 'client_credentials', 'password', JWT_BEARER, TOKEN_EXCHANGE],
+          grant_types: [
+            ...INTERACTIVE,
+            'client_credentials',
+            'password',
+            JWT_BEARER,
+            TOKEN_EXCHANGE,
+          ],
         },
         {
           ...client,
@@ -204,7 +212,7 @@ async function createProvider(
           clientId: client.clientId,
           accountId: session.accountId,
         })
-        grant.addOIDCScope('openid offline_access')
+        grant.addOIDCScope(`openid offline_access ${SCOPE}`)
         grant.addResourceScope(RESOURCE, SCOPE)
         await grant.save()
         return grant
@@ -217,6 +225,7 @@ async function createProvider(
         DeviceCode: 600,
         Interaction: 600,
         Session: 600,
+        IdToken: 600,
       },
       features: {
         devInteractions: { enabled: false },
@@ -346,8 +355,6 @@ async function browse(start: string, issuer: string): Promise<string | undefined
     for (const [input] of page.matchAll(/<input[^>]*type="hidden"[^>]*>/g)) {
       form.set(attribute(input, 'name'), attribute(input, 'value'))
     }
-    // The first form of the device flow submits itself, the second asks whether the code is right.
-    if (form.has('user_code') && !page.includes('DOMContentLoaded')) form.set('confirm', 'yes')
   }
   throw new Error('the browser goes round in circles')
 }

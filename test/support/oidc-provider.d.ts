@@ -35,7 +35,9 @@ declare module 'oidc-provider' {
     readonly RefreshToken: new (
       fields: Record<string, unknown>,
     ) => Model
-    readonly AccessToken: new (fields: Record<string, unknown>) => Model
+    readonly AccessToken: new (
+      fields: Record<string, unknown>,
+    ) => Model
     registerGrantType(
       name: string,
       handler: (context: Context) => Promise<void>,

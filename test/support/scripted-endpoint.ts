@@ -5,6 +5,7 @@ export interface ReceivedRequest {
   readonly method: string
   readonly url: string
   readonly headers: IncomingHttpHeaders
+  readonly body: string
   readonly form: URLSearchParams
 }
 
@@ -30,6 +31,7 @@ export async function startScriptedEndpoint(
       method: incoming.method ?? '',
       url: incoming.url ?? '',
       headers: incoming.headers,
+      body,
       form: new URLSearchParams(body),
     }
     requests.push(request)
