@@ -24,6 +24,7 @@ import { AuthThrottle } from './lib/throttle.ts'
 import { createMetrics } from './metrics.ts'
 import type { PoolStatus } from './pool/lease.ts'
 import { Pool } from './pool/pool.ts'
+import { Turns } from './pool/turns.ts'
 import { ClientAuth } from './proxy/client-auth.ts'
 import { OwnAddresses } from './proxy/own-addresses.ts'
 import { Front, type FrontRuntime } from './proxy/server.ts'
@@ -32,7 +33,7 @@ import { Router } from './route/match.ts'
 import type { PassthroughPolicy } from './route/passthrough.ts'
 import { Requirements } from './route/requires.ts'
 import { Judge } from './route/verdict.ts'
-import { createSource, sourceFingerprint } from './sources/table.ts'
+import { createSource, sourceFingerprint, sourceHost } from './sources/table.ts'
 import { openStore } from './store/open.ts'
 import { logEvents } from './trace/event-log.ts'
 import { TraceRecorder } from './trace/recorder.ts'
@@ -57,6 +58,9 @@ export interface CupbearerOptions {
 
 /** Failed authentications are remembered for that many addresses. */
 const MAX_THROTTLED_ADDRESSES = 10_000
+
+/** Egresses that must be probed first are waited for that long, at start and reload; then they count as down. */
+const FIRST_PROBE_MS = 1000
 
 /** What only a restart can change. */
 const FIXED = ['listen', 'admin', 'store', 'storeKey', 'server'] as const
@@ -86,6 +90,7 @@ class App implements Cupbearer {
   /** What has been opened, closed in reverse. */
   readonly #closers: (() => Promise<void> | void)[] = []
   readonly #pools = new Map<string, Pool>()
+  readonly #turns: Turns
   #config: Config
   #egresses!: Egresses
   #exchange!: Exchange
@@ -105,6 +110,7 @@ class App implements Cupbearer {
     this.#config = options.config
     this.#log = options.log
     this.#clock = options.clock ?? systemClock
+    this.#turns = new Turns(options.config.refresh.perHost)
     this.#reloadFrom = options.reloadFrom
     this.#throttle = new AuthThrottle(this.#clock, { maxEntries: MAX_THROTTLED_ADDRESSES })
   }
@@ -116,6 +122,7 @@ class App implements Cupbearer {
     this.#closers.push(() => store.close())
     await this.#openCa(config)
     this.#passthrough = passthroughOf(config)
+    logEvents(this.#events, this.#log)
     this.#egresses = new Egresses({
       egress: config.egress,
       upstream: config.upstream,
@@ -123,6 +130,7 @@ class App implements Cupbearer {
       passthrough: (authority, address) => this.#passthrough.permits(authority, address),
       events: this.#events,
       clock: this.#clock,
+      held: (egress) => this.#pools.forEach((pool) => pool.egressChanged(egress)),
     })
     this.#closers.push(() => this.#egresses.close())
     this.#openPool = (name) =>
@@ -134,11 +142,15 @@ class App implements Cupbearer {
         events: this.#events,
         createSource,
         fingerprint: sourceFingerprint,
+        hostOf: sourceHost,
+        turns: this.#turns,
         fetchFor: (egress, key) => this.#egresses.fetch(egress, key),
+        held: (egress) => this.#egresses.isHeld(egress),
         log: this.#log,
       })
     this.#closers.push(() => this.#closePools([...this.#pools.keys()]))
     for (const name of Object.keys(config.pools)) this.#pools.set(name, await this.#openPool(name))
+    await this.#egresses.probed(FIRST_PROBE_MS)
 
     const events = this.#events
     const recorder = new TraceRecorder(events, {
@@ -154,7 +166,6 @@ class App implements Cupbearer {
       () => recorder.close(),
       () => metrics.close(),
     )
-    logEvents(events, this.#log)
 
     this.#exchange = new Exchange({
       egresses: this.#egresses,
@@ -192,7 +203,7 @@ class App implements Cupbearer {
         metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
         caPem: () => this.#caPem,
         proxyUrl: () => this.proxyUrl,
-        egressAddress: () => undefined,
+        egressAddress: (egress) => this.#egresses.address(egress),
         events,
       },
     })
@@ -254,6 +265,8 @@ class App implements Cupbearer {
       this.#egresses.apply(egress, upstream)
       throw error
     }
+    await this.#egresses.probed(FIRST_PROBE_MS)
+    this.#turns.configure(config.refresh.perHost)
     this.#config = config
     this.#passthrough = passthroughOf(config)
     for (const [name, pool] of Object.entries(config.pools)) {

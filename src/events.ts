@@ -25,8 +25,11 @@ export interface ExchangeRecord {
   id: string
   /** Wall time of the request's arrival, ms since the epoch. */
   time: number
-  /** `exchange` for requests, `tunnel` for blind tunnels, `denied` for refusals before any exchange. */
-  kind: 'exchange' | 'tunnel' | 'denied'
+  /**
+   * `exchange` for requests, `tunnel` for blind tunnels, `denied` for refusals before any exchange, `lease` for
+   * requests that somebody else sends.
+   */
+  kind: 'exchange' | 'tunnel' | 'denied' | 'lease'
   client: { name: string | undefined; address: string }
   method: string
   /** Whole URL as asked for; the recorder masks secret query parameters before anyone sees it. */
@@ -76,6 +79,19 @@ export interface EventMap {
   ]
   /** An egress went down or came back. */
   egress: [change: { time: number; egress: string; up: boolean; reason: string }]
+  /**
+   * The address that targets see behind an egress was learned, has changed, or could not be learned: then it is
+   * undefined, and `reason` says why. Else `reason` says what is wrong with it.
+   */
+  address: [
+    news: {
+      time: number
+      egress: string
+      address: string | undefined
+      previous: string | undefined
+      reason: string | undefined
+    },
+  ]
   /** A new configuration is in force, or was refused. */
   config: [change: { time: number; applied: boolean; problems: readonly string[] }]
 }

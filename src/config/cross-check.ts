@@ -81,6 +81,15 @@ function checkEgresses(config: Tree, report: Report): void {
   if (Object.hasOwn(defined, 'direct') && defined.direct !== 'direct:') {
     report(['egress', 'direct'], 'direct always means a direct connection; expected another name')
   }
+  for (const [name, value] of Object.entries(defined)) {
+    const { probe, expect } = asObject(value)
+    if (expect !== undefined && probe === undefined) {
+      report(
+        ['egress', name, 'probe'],
+        'required, since nothing else tells what expect is held against',
+      )
+    }
+  }
   const names = ['direct', ...Object.keys(defined).filter((name) => name !== 'direct')]
   const check = (value: unknown, path: Path) => {
     if (typeof value !== 'string' || names.includes(value)) return

@@ -35,9 +35,14 @@ export function renderReference(schema: object): string {
     ]),
     table('A requirement: an entry of `requires`', flatten(pool.properties?.requires?.items ?? {})),
     table('A credential: an entry of `credentials`', flatten(credential ?? {})),
-    ...sources.map((source) =>
-      table(`A source of type \`${source.properties?.type?.const}\``, flatten(source)),
-    ),
+    ...sources.flatMap((source) => {
+      const type = source.properties?.type?.const
+      const step = source.properties?.steps?.items
+      return [
+        table(`A source of type \`${type}\``, flatten(source)),
+        ...(step ? [table(`A step of \`${type}\`: an entry of \`steps\``, flatten(step))] : []),
+      ]
+    }),
   ]
   return `${sections.join('\n\n')}\n`
 }

@@ -39,11 +39,14 @@ import {
 const egress = z
   .union(
     [
-      egressUrl.transform((url) => ({ url, probe: undefined, expect: undefined })),
+      egressUrl.transform((url) => ({ url, probe: undefined, expect: undefined, every: 0 })),
       object({
         url: egressUrl.describe('direct:, local://ADDRESS, http://…, https://… or socks5://…'),
         probe: httpUrl.optional().describe('URL that answers with the address it sees'),
-        expect: cidr.optional().describe('IP or CIDR that the probed address must be in'),
+        expect: cidr
+          .optional()
+          .describe('IP or CIDR that the probed address must be in, else nothing leaves by it'),
+        every: timeout.prefault('5m').describe('from one probe to the next'),
       }),
     ],
     { error: 'expected an egress URL, or { "url", "probe", "expect" }' },
@@ -160,6 +163,7 @@ const pool = object({
     minInterval: duration
       .prefault('5s')
       .describe('least gap between refreshes that responses force on one credential'),
+    parallel: z.int().min(1).default(8).describe('renewals at a time, those at once aside'),
   })
     .prefault({})
     .describe('renewal ahead of expiry'),
@@ -283,6 +287,15 @@ export const configSchema = object({
   })
     .prefault({})
     .describe('everything that Cupbearer dials'),
+  refresh: object({
+    perHost: z
+      .int()
+      .min(1)
+      .default(8)
+      .describe('renewals at a time at the host of one token endpoint, over all pools'),
+  })
+    .prefault({})
+    .describe('renewal, as far as pools share it'),
   server: object({
     headersTimeout: timeout.prefault('15s').describe('to a whole request header, handshake too'),
     idleTimeout: timeout.prefault('5m').describe('between requests; tunnels silent both ways'),

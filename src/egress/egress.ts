@@ -10,6 +10,7 @@ import { Secret } from '../lib/secret.ts'
 import { Agents, type UnpinnedGuard } from './agents.ts'
 import { Connector } from './connector.ts'
 import { egressDown, toFetchError } from './failure.ts'
+import { Probes } from './probes.ts'
 import { readBundle, TlsClient } from './tls.ts'
 import type { Transport } from './transport.ts'
 import { createTransport } from './transports.ts'
@@ -26,6 +27,10 @@ export interface EgressesOptions {
   readonly passthrough?: UnpinnedGuard
   readonly events: Events
   readonly clock: Clock
+  /** Told whenever a probe has changed whether something may leave by an egress. */
+  readonly held?: (egress: string) => void
+  /** 0 to 1, for jitter. */
+  readonly random?: () => number
 }
 
 export interface TunnelOptions {
@@ -48,6 +53,8 @@ interface Way {
 /** HTTP/1.1 is what tunnels and upgrades need, and all that the dispatchers speak. */
 const PROTOCOLS = ['http/1.1']
 const DIRECT = new Secret('direct:')
+/** No credential's key: those have a slash. */
+const PROBE_KEY = 'probe'
 
 /** The named ways out, and all connections that leave by them. */
 export class Egresses {
@@ -55,7 +62,12 @@ export class Egresses {
   readonly #passthrough: EgressesOptions['passthrough']
   readonly #events: Events
   readonly #clock: Clock
+  readonly #held: (egress: string) => void
+  readonly #probes: Probes
+  /** Egresses whose last connection failed. */
   readonly #down = new Set<string>()
+  /** Those that observers were told are down. */
+  readonly #toldDown = new Set<string>()
   readonly #draining = new Set<Agents>()
   #ways = new Map<string, Way>()
   /** What the connections in use were made by: they end when it changes. */
@@ -67,6 +79,15 @@ export class Egresses {
     this.#passthrough = options.passthrough
     this.#events = options.events
     this.#clock = options.clock
+    this.#held = options.held ?? (() => {})
+    this.#probes = new Probes({
+      fetch: (egress, url, init) => this.fetch(egress, PROBE_KEY)(url, init),
+      clock: options.clock,
+      random: options.random ?? Math.random,
+      judged: (egress) => this.#judged(egress),
+      news: (egress, news) =>
+        this.#events.emit('address', { time: this.#clock.now(), egress, ...news }),
+    })
     this.apply(options.egress, options.upstream)
   }
 
@@ -78,16 +99,23 @@ export class Egresses {
     return [...this.#ways.keys()]
   }
 
+  /** Where it leads, userinfo included; undefined for none of that name. */
+  url(name: string): Secret | undefined {
+    return this.#ways.get(name)?.url
+  }
+
   /**
    * The dispatcher for one key on one egress; take it afresh for each request. Connections of one key never
    * serve another: a credential's is `pool/credential`, unpinned traffic's is empty.
    */
   dispatcher(name: string, key: string): Dispatcher {
+    if (key !== PROBE_KEY) this.#admit(name)
     return this.#way(name).agents.get(key)
   }
 
   /** A stream to the target for tunnels and upgrades; rejects with `UpstreamError` or the signal's reason. */
   async connect(name: string, target: Authority, options: TunnelOptions = {}): Promise<Socket> {
+    this.#admit(name)
     return this.#way(name).connector.connect(target, {
       secure: options.secure ?? false,
       early: options.secure ? 'refuse' : 'keep',
@@ -170,10 +198,15 @@ export class Egresses {
     this.#ways = ways
     for (const [name, way] of former) {
       if (ways.get(name) === way) continue
-      if (this.#down.delete(name) && ways.has(name)) {
-        this.#report(name, true, 'its configuration has changed')
-      }
+      this.#down.delete(name)
       void this.#drain(way.agents)
+    }
+    const held = new Set([...former.keys()].filter((name) => this.isHeld(name)))
+    this.#probes.apply(egress)
+    for (const name of ways.keys()) {
+      if (this.isHeld(name) !== held.has(name)) this.#held(name)
+      if (former.has(name)) this.#tell(name, 'its configuration has changed')
+      else if (this.isHeld(name)) this.#toldDown.add(name)
     }
   }
 
@@ -183,17 +216,35 @@ export class Egresses {
       if (name === 'direct' || Object.hasOwn(egress, name)) continue
       this.#ways.delete(name)
       this.#down.delete(name)
+      this.#toldDown.delete(name)
       void this.#drain(way.agents)
     }
+    this.#probes.retain(egress)
   }
 
-  /** How the last connection by this egress went; true before the first. */
+  /** Whether the last connection by this egress worked, if there was one, and its visible address is right. */
   isUp(name: string): boolean {
-    return this.has(name) && !this.#down.has(name)
+    return this.has(name) && !this.#down.has(name) && !this.isHeld(name)
+  }
+
+  /** Whether nothing may leave by it, since its visible address is wrong or not known, as far as one is expected. */
+  isHeld(name: string): boolean {
+    return this.#probes.objection(name) !== undefined
+  }
+
+  /** The address that targets see behind an egress, as last probed. */
+  address(name: string): string | undefined {
+    return this.#probes.address(name)
+  }
+
+  /** Ends when each egress that is held has been probed, or after `ms`. */
+  probed(ms: number): Promise<void> {
+    return this.#probes.settled(ms)
   }
 
   /** Closes every connection, also those in use; tunnels belong to their callers. */
   async close(): Promise<void> {
+    this.#probes.close()
     const agents = [...this.#draining, ...[...this.#ways.values()].map((way) => way.agents)]
     this.#ways = new Map()
     await Promise.all(agents.map((each) => each.destroy()))
@@ -217,12 +268,37 @@ export class Egresses {
   #outcome(name: string, connector: Connector, up: boolean, reason: string): void {
     // A late word of an egress that the configuration has replaced says nothing of its successor.
     if (this.#ways.get(name)?.connector !== connector || up === !this.#down.has(name)) return
-    if (up) this.#down.delete(name)
-    else this.#down.add(name)
-    this.#report(name, up, reason)
+    if (up) {
+      this.#down.delete(name)
+      this.#probes.cameBack(name)
+    } else {
+      this.#down.add(name)
+      this.#probes.wentDown(name)
+    }
+    this.#tell(name, reason)
   }
 
-  #report(name: string, up: boolean, reason: string): void {
+  /** A probe has found an address right, or found a reason why nothing may leave. */
+  #judged(name: string): void {
+    const way = this.#ways.get(name)
+    const objection = this.#probes.objection(name)
+    // Connections that may show the wrong address must not serve when it is right again.
+    if (way && objection !== undefined) void this.#drain(way.agents)
+    this.#held(name)
+    this.#tell(name, objection ?? 'its visible address is the expected one')
+  }
+
+  /** Fails closed: no other route, and not one byte by this one. */
+  #admit(name: string): void {
+    const objection = this.#probes.objection(name)
+    if (objection !== undefined) throw egressDown(name, objection)
+  }
+
+  #tell(name: string, reason: string): void {
+    const up = this.isUp(name)
+    if (up === !this.#toldDown.has(name)) return
+    if (up) this.#toldDown.delete(name)
+    else this.#toldDown.add(name)
     this.#events.emit('egress', { time: this.#clock.now(), egress: name, up, reason })
   }
 }

@@ -43,18 +43,14 @@ export interface HandshakeOptions {
  * roots and the given ones, identity from the subject alternative names only (RFC 9525 §6.1).
  */
 export class TlsClient {
-  /** Made once: reading the roots takes 26 ms. */
-  readonly #context: SecureContext
+  readonly #ca: readonly string[]
   readonly #protocols: string[]
+  /** Made once, by the first handshake: reading the roots takes 26 ms. */
+  #context: SecureContext | undefined
 
   /** `ca`: further roots as PEM. `protocols`: ALPN, in the order of preference. */
   constructor(ca: readonly string[], protocols: readonly string[]) {
-    this.#context = createSecureContext({
-      minVersion: 'TLSv1.2',
-      ciphers: 'DEFAULT@SECLEVEL=2',
-      // Without own roots, Node shares one store among all contexts.
-      ...(ca.length === 0 ? {} : { ca: [...rootCertificates, ...ca] }),
-    })
+    this.#ca = ca
     this.#protocols = [...protocols]
   }
 
@@ -73,7 +69,7 @@ export class TlsClient {
         // An address is no server name (RFC 6066 §3); it is verified all the same.
         ...(isIP(host) === 0 ? { servername: host } : {}),
         ...(session === undefined ? {} : { session }),
-        secureContext: this.#context,
+        secureContext: this.#secureContext(),
         ALPNProtocols: this.#protocols,
         rejectUnauthorized: true,
         checkServerIdentity: (_name, certificate) => checkIdentity(host, certificate),
@@ -107,6 +103,16 @@ export class TlsClient {
       signal.addEventListener('abort', abort, { once: true })
       secured.on('error', fail).on('close', closed).on('secureConnect', done)
     })
+  }
+
+  #secureContext(): SecureContext {
+    this.#context ??= createSecureContext({
+      minVersion: 'TLSv1.2',
+      ciphers: 'DEFAULT@SECLEVEL=2',
+      // Without own roots, Node shares one store among all contexts.
+      ...(this.#ca.length === 0 ? {} : { ca: [...rootCertificates, ...this.#ca] }),
+    })
+    return this.#context
   }
 }
 

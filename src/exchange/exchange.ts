@@ -67,6 +67,10 @@ export class Exchange {
     this.#runtime = runtime
   }
 
+  get runtime(): ExchangeRuntime {
+    return this.#runtime
+  }
+
   /** Exchanges under way. */
   get running(): number {
     return this.#running
@@ -327,12 +331,14 @@ async function takeBody(
   limits: BodyLimits,
 ): Promise<RequestBody> {
   if (length === undefined || length > Math.min(SMALL_BODY, limits.memory)) {
-    return new RequestBody(stream, length, limits)
+    return new RequestBody(stream, limits)
   }
   const chunks: Buffer[] = []
   for await (const chunk of stream) chunks.push(chunk as Buffer)
-  const whole = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
-  return new RequestBody(whole, length, limits)
+  return new RequestBody(
+    chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks),
+    limits,
+  )
 }
 
 async function peek(attempt: Attempt, judge: Judge): Promise<Verdict> {

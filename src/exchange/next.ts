@@ -18,7 +18,10 @@ export interface Next {
 }
 
 /** What a request wants of a token: the client's hints, and what the pool requires for it. */
-export function wantOf(request: ProxyRequest, requires: Requirements | undefined): LeaseRequest {
+export function wantOf(
+  request: Pick<ProxyRequest, 'hints' | 'method' | 'path'>,
+  requires: Requirements | undefined,
+): LeaseRequest {
   const { hints } = request
   const needs = requires?.for(request.method, request.path)
   if (!needs) return hints

@@ -14,6 +14,13 @@ export interface BodyLimits {
 }
 
 const READ_SIZE = 64 * 1024
+/** As much may wait while the disk writes before the client is paused. */
+const SPILL_AHEAD = 512 * 1024
+/**
+ * As much may wait for the disk in the whole process before anything is written: most bodies are answered and
+ * forgotten before that, and never touch the disk.
+ */
+const WRITE_BEHIND = 16 * 1024 * 1024
 
 /**
  * A request body that can be sent more than once: it is recorded while the first attempt reads it, in memory,
@@ -21,41 +28,34 @@ const READ_SIZE = 64 * 1024
  * `release()` must be called once the exchange is over; it deletes the spool file.
  */
 export class RequestBody {
-  /** Bytes as announced by Content-Length; undefined for a chunked body. */
-  readonly length: number | undefined
-  readonly #limits: BodyLimits
-  readonly #chunks: AsyncIterator<Buffer> | undefined
+  readonly #whole: Buffer | undefined
   readonly #source: Readable | undefined
+  readonly #limits: BodyLimits
   #memory: Buffer[] = []
   #memoryBytes = 0
-  #file: FileHandle | undefined
-  #fileBytes = 0
-  #ended = false
-  #replayable = true
+  #spool: Spool | undefined
+  /** False once the body is too long to be recorded. */
+  #recording = true
   #released = false
   #bytesRead = 0
-  #pulling: Promise<Buffer | null> | undefined
-  #attempt: Readable | undefined
-  /** Reads and closes of the spool file, one after another. */
-  #fileWork: Promise<unknown> = Promise.resolve()
+  #ended = false
+  #failure: Error | undefined
+  #attached = false
+  #attempt: Attempt | undefined
 
-  constructor(source: Readable | Buffer, length: number | undefined, limits: BodyLimits) {
-    this.length = length
+  constructor(source: Readable | Buffer, limits: BodyLimits) {
     this.#limits = limits
     if (Buffer.isBuffer(source)) {
-      this.#memory = [source]
-      this.#memoryBytes = source.length
+      this.#whole = source
       this.#bytesRead = source.length
-      this.#ended = true
     } else {
       this.#source = source
-      this.#chunks = source.iterator({ destroyOnReturn: false }) as AsyncIterator<Buffer>
     }
   }
 
   /** Whether another attempt can send the whole body again. */
   get replayable(): boolean {
-    return this.#replayable && !this.#released
+    return this.#recording && !this.#released
   }
 
   /** Bytes that came from the client so far. */
@@ -65,10 +65,11 @@ export class RequestBody {
 
   /** The body for one attempt, from its first byte; an earlier attempt's stream is ended first. */
   open(): Buffer | Readable {
+    if (this.#whole) return this.#whole
     this.#attempt?.destroy()
-    if (this.#source === undefined) return this.#memory[0] as Buffer
     if (!this.replayable) throw new Error('this body cannot be sent again')
-    this.#attempt = this.#reader()
+    this.#attach()
+    this.#attempt = new Attempt((attempt) => this.#feed(attempt))
     return this.#attempt
   }
 
@@ -78,103 +79,209 @@ export class RequestBody {
     this.#released = true
     this.#attempt?.destroy()
     this.#forget()
+    this.#source?.resume()
   }
 
-  #reader(): Readable {
-    let chunk = 0
-    let offset = 0
-    const next = async (): Promise<Buffer | null> => {
-      if (chunk < this.#memory.length) return this.#memory[chunk++] as Buffer
-      if (offset < this.#fileBytes) {
-        const piece = await this.#readFile(offset)
-        offset += piece.length
-        return piece
-      }
-      if (this.#ended) return null
-      const pulled = await this.#pull()
-      // The pulled piece was recorded too: step over it, or over nothing when the record was given up.
-      if (pulled !== null) {
-        if (chunk < this.#memory.length) chunk = this.#memory.length
-        else offset += pulled.length
-      }
-      return pulled
-    }
-    return new Readable({
-      highWaterMark: READ_SIZE,
-      read() {
-        next().then(
-          (piece) => this.push(piece),
-          (error: Error) => this.destroy(error),
-        )
-      },
-    })
-  }
-
-  /** Takes the next piece off the source and records it; two readers at the same place share the pull. */
-  #pull(): Promise<Buffer | null> {
-    this.#pulling ??= this.#take().finally(() => {
-      this.#pulling = undefined
-    })
-    return this.#pulling
-  }
-
-  async #take(): Promise<Buffer | null> {
-    const result = await (this.#chunks as AsyncIterator<Buffer>).next()
-    if (result.done) {
+  #attach(): void {
+    if (this.#attached) return
+    this.#attached = true
+    const source = this.#source as Readable
+    source.pause()
+    source.on('data', (chunk: Buffer) => this.#take(chunk))
+    source.once('end', () => {
       this.#ended = true
-      return null
+      if (this.#attempt?.live) this.#attempt.push(null)
+    })
+    const broken = (error?: Error) => {
+      if (this.#ended) return
+      this.#failure ??= error ?? new Error('the client left within its request body')
+      if (this.#attempt?.live) this.#attempt.destroy(this.#failure)
     }
-    const piece = result.value
-    this.#bytesRead += piece.length
-    if (this.#replayable && !this.#released) await this.#record(piece)
-    return piece
+    source.once('error', broken)
+    source.once('close', () => broken())
   }
 
-  async #record(piece: Buffer): Promise<void> {
-    if (this.#fileBytes === 0 && this.#memoryBytes + piece.length <= this.#limits.memory) {
-      this.#memory.push(piece)
-      this.#memoryBytes += piece.length
+  #take(chunk: Buffer): void {
+    // The rest of a body that nobody wants any more is let through, so that the connection can serve again.
+    if (this.#released) return
+    const source = this.#source as Readable
+    this.#bytesRead += chunk.length
+    if (this.#recording) this.#record(chunk)
+    const attempt = this.#attempt
+    const wanted = attempt?.live === true && attempt.push(chunk)
+    if (!wanted || this.#spool?.behind) source.pause()
+  }
+
+  /** The attempt asks for more: what is recorded first, then what comes live. */
+  async #feed(attempt: Attempt): Promise<void> {
+    if (!attempt.live) {
+      if (attempt.chunk < this.#memory.length) {
+        attempt.push(this.#memory[attempt.chunk++])
+        return
+      }
+      const spool = this.#spool
+      if (spool && attempt.offset < spool.length) {
+        const piece = await spool.read(attempt.offset)
+        attempt.offset += piece.length
+        attempt.push(piece)
+        return
+      }
+      attempt.live = true
+      if (this.#ended) {
+        attempt.push(null)
+        return
+      }
+    }
+    if (this.#failure) throw this.#failure
+    if (this.#spool?.behind) await this.#spool.flushed()
+    if (!this.#ended) this.#source?.resume()
+  }
+
+  #record(chunk: Buffer): void {
+    if (!this.#spool && this.#memoryBytes + chunk.length <= this.#limits.memory) {
+      this.#memory.push(chunk)
+      this.#memoryBytes += chunk.length
       return
     }
-    if (this.#fileBytes + piece.length > this.#limits.disk) return this.#forget()
-    const written = this.#fileWork.then(async () => {
-      if (this.#released) return
-      this.#file ??= await openSpool(this.#limits.dir)
-      await this.#file.write(piece, 0, piece.length, this.#fileBytes)
-      this.#fileBytes += piece.length
-    })
-    this.#fileWork = written.catch(() => {})
+    if ((this.#spool?.length ?? 0) + chunk.length > this.#limits.disk) {
+      this.#forget()
+      return
+    }
     // A full disk costs the replay, not the request.
-    await written.catch(() => this.#forget())
-  }
-
-  async #readFile(offset: number): Promise<Buffer> {
-    const piece = Buffer.allocUnsafe(Math.min(READ_SIZE, this.#fileBytes - offset))
-    const read = this.#fileWork.then(async () => {
-      if (!this.#file) throw new Error('the request body was released')
-      return (await this.#file.read(piece, 0, piece.length, offset)).bytesRead
-    })
-    this.#fileWork = read.catch(() => {})
-    return piece.subarray(0, await read)
+    this.#spool ??= new Spool(this.#limits.dir, () => this.#forget())
+    this.#spool.append(chunk)
   }
 
   /** From here on the body passes through once. */
   #forget(): void {
-    this.#replayable = false
+    this.#recording = false
     this.#memory = []
     this.#memoryBytes = 0
-    this.#fileWork = this.#fileWork.then(async () => {
-      await this.#file?.close().catch(() => {})
-      this.#file = undefined
-      this.#fileBytes = 0
-    })
+    this.#spool?.close()
+    this.#spool = undefined
   }
 }
 
-/** The spool has no name any more once it is open: a crash leaves nothing behind. */
-async function openSpool(dir: string): Promise<FileHandle> {
-  const path = join(dir, `body-${randomUUID()}`)
-  const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
-  await unlink(path).catch(() => {})
-  return handle
+/** The body as one attempt reads it. */
+class Attempt extends Readable {
+  /** Next recorded piece in memory. */
+  chunk = 0
+  /** Next recorded byte on disk. */
+  offset = 0
+  /** Whether it has caught up with the record and takes what comes. */
+  live = false
+  readonly #feed: (attempt: Attempt) => Promise<void>
+
+  constructor(feed: (attempt: Attempt) => Promise<void>) {
+    super({ highWaterMark: READ_SIZE })
+    this.#feed = feed
+  }
+
+  override _read(): void {
+    this.#feed(this).catch((error: Error) => this.destroy(error))
+  }
+}
+
+/** Bytes that wait for the disk in all spools. */
+let waiting = 0
+
+/** A file without a name: what was appended can be read back, and a crash leaves nothing behind. */
+class Spool {
+  /** Bytes appended. */
+  length = 0
+  readonly #dir: string
+  readonly #failed: () => void
+  /** Appended and not given to the disk yet. */
+  #queue: Buffer[] = []
+  #queued = 0
+  #file: FileHandle | undefined
+  #written = 0
+  #closed = false
+  #flushing: Promise<void> | undefined
+
+  constructor(dir: string, failed: () => void) {
+    this.#dir = dir
+    this.#failed = failed
+  }
+
+  /** Whether the disk is slower than the client. */
+  get behind(): boolean {
+    return this.#flushing !== undefined && this.#queued > SPILL_AHEAD
+  }
+
+  append(chunk: Buffer): void {
+    this.#queue.push(chunk)
+    this.length += chunk.length
+    this.#queued += chunk.length
+    waiting += chunk.length
+    if (waiting > WRITE_BEHIND) this.#flushing ??= this.#flush()
+  }
+
+  flushed(): Promise<void> {
+    return this.#flushing ?? Promise.resolve()
+  }
+
+  async read(offset: number): Promise<Buffer> {
+    if (offset >= this.#written) {
+      await this.flushed()
+      let start = this.#written
+      for (const chunk of this.#queue) {
+        if (offset < start + chunk.length && offset >= start) return chunk.subarray(offset - start)
+        start += chunk.length
+      }
+    }
+    if (!this.#file || this.#closed) throw new Error('the request body was released')
+    const piece = Buffer.allocUnsafe(Math.min(READ_SIZE, this.#written - offset))
+    const { bytesRead } = await this.#file.read(piece, 0, piece.length, offset)
+    if (bytesRead === 0) throw new Error('the request body was released')
+    return piece.subarray(0, bytesRead)
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#takeQueue()
+    if (!this.#flushing) void this.#closeFile()
+  }
+
+  #takeQueue(): Buffer[] {
+    const batch = this.#queue
+    waiting -= this.#queued
+    this.#queue = []
+    this.#queued = 0
+    return batch
+  }
+
+  /** Writes whatever has gathered, as one vector at a time. */
+  async #flush(): Promise<void> {
+    try {
+      this.#file ??= await this.#open()
+      while (this.#queue.length > 0) {
+        const batch = this.#takeQueue()
+        const { bytesWritten } = await this.#file.writev(batch, this.#written)
+        const size = batch.reduce((sum, chunk) => sum + chunk.length, 0)
+        if (bytesWritten !== size) throw new Error('the disk took less than it was given')
+        this.#written += size
+      }
+    } catch {
+      this.#closed = true
+      this.#failed()
+    } finally {
+      this.#flushing = undefined
+      if (this.#closed) await this.#closeFile()
+    }
+  }
+
+  async #open(): Promise<FileHandle> {
+    const path = join(this.#dir, `body-${randomUUID()}`)
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL
+    const handle = await open(path, flags, 0o600)
+    await unlink(path).catch(() => {})
+    return handle
+  }
+
+  async #closeFile(): Promise<void> {
+    const file = this.#file
+    this.#file = undefined
+    await file?.close().catch(() => {})
+  }
 }

@@ -36,6 +36,15 @@ export function headerValues(headers: readonly string[], lowerName: string): str
   return values
 }
 
+export function withoutHeader(headers: readonly string[], lowerName: string): RawHeaders {
+  const kept: RawHeaders = []
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i] as string
+    if (name.toLowerCase() !== lowerName) kept.push(name, headers[i + 1] as string)
+  }
+  return kept
+}
+
 /** Names listed in `Connection`, lower-cased; undefined when only keep-alive or close stand there. */
 export function connectionListed(headers: readonly string[]): Set<string> | undefined {
   let listed: Set<string> | undefined

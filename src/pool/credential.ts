@@ -22,6 +22,8 @@ export type RefreshFailure = 'transient' | 'egress'
 export interface CredentialSettings {
   /** `pool/credential`. */
   readonly key: string
+  /** The host it asks for tokens, where that is known. */
+  host: string | undefined
   index: number
   lane: Lane
   headers: readonly string[]
@@ -209,9 +211,13 @@ export class Credential implements Heaped {
     else if (differs || this.#quarantine.until <= now) this.#canary = true
   }
 
-  /** Places the token's wall times on the steady clock, anew after the wall clock has jumped. */
+  /** Places the token's wall times on the steady clock. */
   alignClock(): void {
     this.#tenure.align(this.settings.policy)
+  }
+  /** The same after the wall clock has jumped. */
+  clockJumped(): void {
+    this.#tenure.clockJumped(this.settings.policy)
   }
 
   /** When its token is expected to end; ms since the epoch. */

@@ -74,7 +74,8 @@ export class Desk {
   async wait(request: LeaseRequest, signal: AbortSignal): Promise<Grant> {
     const now = this.#clock.monotonic()
     const want = this.#stock.resolve(request, now)
-    const { max, wait } = this.#options.config().queue
+    const { max, wait: longest } = this.#options.config().queue
+    const wait = Math.min(longest, request.waitMs ?? longest)
     if (this.#queue.size >= max) {
       const message = `${this.#queue.size} requests wait for pool ${this.#options.pool} already`
       throw new WireError('QUEUE_FULL', message, {
@@ -168,6 +169,14 @@ export class Desk {
     this.changedAll(lane.members, `egress ${lane.name} is up`, now)
   }
 
+  /** A probe has found the egress right, or must find it right first. */
+  held(lane: Lane): void {
+    const now = this.#clock.monotonic()
+    if (lane.held) this.changedAll(lane.members, `egress ${lane.name} is down`, now)
+    else this.open(lane, now)
+    this.rearm()
+  }
+
   cool(lane: Lane, ms: number, reason: string): void {
     const now = this.#clock.monotonic()
     const until = now + Math.min(ms, this.#options.config().quarantine.max)
@@ -209,7 +218,7 @@ export class Desk {
     if (Math.abs(offset - this.#clockOffset) < CLOCK_JUMP_MS) return
     this.#clockOffset = offset
     const credentials = [...this.#stock.byId.values()]
-    for (const credential of credentials) credential.alignClock()
+    for (const credential of credentials) credential.clockJumped()
     this.changedAll(credentials, 'the clock has jumped', now)
   }
 
@@ -231,7 +240,7 @@ export class Desk {
   #isAlive(credential: Credential): boolean {
     if (!credential.isOver(this.#clock.now())) return true
     // The wall clock went ahead of the steady one. Observers hear of it with what is due next.
-    credential.alignClock()
+    credential.clockJumped()
     this.#stock.takeOut(credential, this.#clock.monotonic())
     return false
   }
@@ -242,7 +251,7 @@ export class Desk {
     const grant = new Grant(this.#options.pool, credential, this.#dispatched)
     this.#stock.remember(want, credential)
     const { lane } = credential.settings
-    if (!lane.rests) this.#stock.place(credential, now)
+    if (!lane.rests || want.request.remote) this.#stock.place(credential, now)
     else {
       lane.trial = grant
       for (const member of lane.members) this.#stock.place(member, now)
@@ -287,7 +296,7 @@ export class Desk {
     } else if (tried && !sent && outcome.kind === 'unknown') {
       lane.trial = undefined
       this.changedAll(lane.members, 'trial of the egress was given up', now)
-    } else if (lane.rests && (tried || outcome.kind === 'ok')) this.open(lane, now)
+    } else if (lane.failures > 0 && (tried || outcome.kind === 'ok')) this.open(lane, now)
   }
 
   /** What an outcome tells about the token; returns why something changed. */

@@ -10,6 +10,7 @@ export class Grant implements Lease {
   readonly key: string
   readonly generation: number
   readonly token: Secret
+  readonly expiresAt: number | undefined
   readonly dpopKey: DpopKey | undefined
   readonly egress: string
   readonly headers: readonly string[]
@@ -27,6 +28,7 @@ export class Grant implements Lease {
     this.key = owner.settings.key
     this.generation = owner.generation
     this.token = owner.token.token
+    this.expiresAt = owner.token.expiresAt
     this.dpopKey = owner.token.dpopKey
     this.egress = owner.settings.lane.name
     this.headers = owner.settings.headers

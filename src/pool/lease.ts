@@ -17,6 +17,10 @@ export interface LeaseRequest {
   readonly near?: string | undefined
   /** Credentials that this exchange has tried already. */
   readonly exclude?: ReadonlySet<string> | undefined
+  /** How long it would wait, in ms; never longer than the pool's `queue.wait`. */
+  readonly waitMs?: number | undefined
+  /** Sent by somebody else, who may never tell how it ended: nothing is made to depend on that. */
+  readonly remote?: boolean | undefined
 }
 
 /** The right to send one request with one token. Every lease is settled exactly once. */
@@ -28,6 +32,8 @@ export interface Lease {
   readonly key: string
   readonly generation: number
   readonly token: Secret
+  /** When the token ends, ms since the epoch; undefined where that is not known. */
+  readonly expiresAt?: number | undefined
   /** The key that the token is bound to: whoever sends it must prove that they hold it (RFC 9449). */
   readonly dpopKey?: DpopKey | undefined
   /** Name of the only egress that this token may leave by. */

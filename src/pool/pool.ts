@@ -15,6 +15,7 @@ import { callRoll } from './roster.ts'
 import type { SigningKeys, SigningKeysOptions } from './signing-keys.ts'
 import { describePool } from './status.ts'
 import { Stock } from './stock.ts'
+import { Turns } from './turns.ts'
 
 /** What of a configuration the signing keys depend on; undefined where none are watched. */
 function keysFingerprint({ issuer, jwks, verify }: PoolConfig): string | undefined {
@@ -32,8 +33,14 @@ export interface PoolOptions {
   readonly createSource: (config: SourceConfig, options: { vars: SourceVars | undefined }) => Source
   /** Tells a changed source from an unchanged one. */
   readonly fingerprint: (config: SourceConfig, vars: SourceVars | undefined) => string
+  /** The host that a source asks for tokens, where it has one. */
+  readonly hostOf?: (config: SourceConfig) => string | undefined
+  /** Turns at those hosts, shared with other pools. */
+  readonly turns?: Turns
   /** `key` is `pool/id`. */
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
+  /** Tells of egresses that nothing may leave by, whatever their connections say. */
+  readonly held?: (egress: string) => boolean
   /** 0 to 1, for jitter. */
   readonly random?: () => number
   readonly log?: PoolLog
@@ -73,7 +80,7 @@ export class Pool {
     this.#config = options.config
     this.#clock = clock
     this.#random = options.random ?? Math.random
-    this.#stock = new Stock(name, options.config)
+    this.#stock = new Stock(name, options.config, options.held ?? (() => false))
     this.#journal = new Journal(name, store, clock, log)
     this.#desk = new Desk({
       pool: name,
@@ -94,10 +101,8 @@ export class Pool {
       log,
       random: this.#random,
       keys: () => this.#keys,
-      settings: () => ({
-        timeout: this.#config.refresh.timeout,
-        quarantine: this.#config.quarantine,
-      }),
+      turns: options.turns ?? new Turns(Number.POSITIVE_INFINITY),
+      settings: () => ({ ...this.#config.refresh, quarantine: this.#config.quarantine }),
       ended: (credential, result) => this.#refreshed(credential, result),
     })
     this.#logins = new Logins({
@@ -153,6 +158,11 @@ export class Pool {
   /** Rests the credentials of an egress that upstream limits as a whole. */
   coolEgress(egress: string, ms: number, reason: string): void {
     this.#desk.cool(this.#stock.lane(egress), ms, reason)
+  }
+
+  /** Whether `held` holds for an egress has changed. */
+  egressChanged(egress: string): void {
+    this.#desk.held(this.#stock.lane(egress))
   }
 
   /** Where the pool and its credentials stand; holds no secret. */
@@ -241,7 +251,13 @@ export class Pool {
     for (const credential of this.#stock.byId.values()) {
       if (!ids.has(credential.id)) this.#journal.writeUsage(credential, false)
     }
-    const stored = await this.#options.store.load(this.name)
+    const fingerprints = new Map(
+      config.credentials.map(({ id, source, vars }) => [
+        id,
+        this.#options.fingerprint(source, vars),
+      ]),
+    )
+    const stored = await this.#load(fingerprints)
     const fingerprint = keysFingerprint(config)
     const { SigningKeys } = fingerprint === undefined ? {} : await import('./signing-keys.ts')
     if (this.#closed) return
@@ -250,11 +266,13 @@ export class Pool {
       ...this.#options,
       pool: this.name,
       config,
+      fingerprints,
+      hostOf: this.#options.hostOf ?? (() => undefined),
       random: this.#random,
       laneFor: (egress: string) => this.#stock.lane(egress),
     }
     const present = this.#stock.byId
-    const roll = callRoll(making, present, stored)
+    const { roll, moved } = callRoll(making, present, stored)
     const now = this.#clock.monotonic()
     const leaving = [...present.values()].filter((each) => roll.get(each.id) !== each)
     for (const credential of leaving) this.#dismiss(credential, roll.has(credential.id))
@@ -262,6 +280,8 @@ export class Pool {
     for (const credential of roll.values()) {
       if (present.get(credential.id) !== credential) this.#watch(credential)
     }
+    // A pin that a reload has changed stays so after a restart.
+    for (const credential of moved) if (credential.token) void this.#journal.write(credential)
     if (fingerprint !== this.#keysFingerprint) {
       this.#keys?.close()
       this.#keysFingerprint = fingerprint
@@ -269,6 +289,13 @@ export class Pool {
     }
     this.#desk.changedAll([...leaving, ...roll.values()], 'configured', now)
     this.#desk.rearm()
+  }
+
+  /** What the store knows of those that are new or changed: to unseal the rest would hold up the traffic. */
+  #load(fingerprints: ReadonlyMap<string, string>): ReturnType<Store['load']> {
+    const present = this.#stock.byId
+    const wanted = [...fingerprints].filter(([id, each]) => present.get(id)?.fingerprint !== each)
+    return this.#options.store.load(this.name, new Set(wanted.map(([id]) => id)))
   }
 
   /** Stops; a refresh that runs may end first, so that a rotated token is stored. */
@@ -325,8 +352,8 @@ export class Pool {
     const now = this.#clock.monotonic()
     const { lane } = credential.settings
     if (kind === 'ok' && credential.token) this.#keys?.noticed(credential.token)
-    if (kind === 'egress' && !lane.rests) this.#desk.rest(lane, now)
-    else if (kind === 'ok' && lane.rests) this.#desk.open(lane, now)
+    if (kind === 'egress' && lane.restsUntil(now) <= now) this.#desk.rest(lane, now)
+    else if (kind === 'ok' && lane.failures > 0) this.#desk.open(lane, now)
     this.#desk.changed(credential, reason ?? 'token was renewed', now)
     this.#desk.rearm()
   }

@@ -5,12 +5,13 @@ import { SingleFlight } from '../lib/single-flight.ts'
 import type { Store } from '../store/store.ts'
 import { adjustForSkew } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
-import { Alarm, backOff } from './alarm.ts'
+import { backOff } from './alarm.ts'
 import type { Credential } from './credential.ts'
-import { Heap } from './heap.ts'
 import type { Journal, PoolLog } from './journal.ts'
 import { tokenOf } from './roster.ts'
+import { Schedule } from './schedule.ts'
 import type { SigningKeys } from './signing-keys.ts'
+import type { Turns } from './turns.ts'
 
 export type RefreshCause = EventMap['refresh'][0]['cause']
 
@@ -20,8 +21,6 @@ export interface RefreshResult {
   readonly reason: string | undefined
 }
 
-/** Background refreshes of one pool that run at a time: a jump of the clock makes no herd. */
-const PARALLEL = 8
 const RETRY_MS = 1000
 /** A dead egress is tried again soon: it is not the credential's fault. */
 const MAX_EGRESS_RETRY_MS = 15_000
@@ -38,7 +37,13 @@ interface RefresherOptions {
   readonly random: () => number
   /** The issuer's signing keys, where the pool watches them. */
   readonly keys: () => SigningKeys | undefined
-  readonly settings: () => { timeout: number; quarantine: { base: number; max: number } }
+  /** Turns at token endpoints, shared with the other pools. */
+  readonly turns: Turns
+  readonly settings: () => {
+    timeout: number
+    parallel: number
+    quarantine: { base: number; max: number }
+  }
   /** A try has ended; the credential's state may have changed. */
   readonly ended: (credential: Credential, result: RefreshResult) => void
 }
@@ -46,21 +51,24 @@ interface RefresherOptions {
 /** Gets tokens: in the background when they are due, or at once; one flight per credential. */
 export class Refresher {
   readonly #options: RefresherOptions
-  readonly #due = new Heap<Credential>(2, (a, b) => a.dueAt < b.dueAt)
-  readonly #alarm: Alarm
+  readonly #schedule: Schedule
   readonly #flights = new SingleFlight<Credential, RefreshResult>()
   readonly #running = new Map<Credential, Promise<RefreshResult>>()
   readonly #aborts = new Set<AbortController>()
   /** Credentials whose source has changed while a try ran. */
   readonly #again = new Set<Credential>()
-  #background = 0
   #tries = 0
   #successes = 0
   #closed = false
 
   constructor(options: RefresherOptions) {
     this.#options = options
-    this.#alarm = new Alarm(options.clock, () => this.#startDue())
+    this.#schedule = new Schedule({
+      clock: options.clock,
+      turns: options.turns,
+      parallel: () => options.settings().parallel,
+      start: (credential) => this.run(credential, causeFor(credential), true).promise,
+    })
   }
 
   get tries(): number {
@@ -77,30 +85,24 @@ export class Refresher {
   /** Plans the credential's next refresh anew from what is known of it. */
   schedule(credential: Credential, now: number): void {
     const due = this.isRunning(credential) ? Number.POSITIVE_INFINITY : credential.nextRefresh(now)
-    if (due === Number.POSITIVE_INFINITY || this.#closed) {
-      this.#due.delete(credential)
-      return
-    }
-    if (due === credential.dueAt && this.#due.has(credential)) return
-    credential.dueAt = due
-    this.#due.put(credential)
-    if (this.#background < PARALLEL) this.#alarm.by(due)
+    this.#schedule.plan(credential, due)
   }
 
-  /** Gets a token now, or joins the try that runs. */
+  /** Gets a token now, or joins the try that runs. One that has no turn at its endpoint yet waits for it. */
   run(
     credential: Credential,
     cause: RefreshCause,
+    hasTurn = false,
   ): { promise: Promise<RefreshResult>; role: 'led' | 'joined' } {
     const flight = this.#flights.run(credential, async () => {
       try {
-        return await this.#try(credential, cause)
+        return await this.#try(credential, cause, hasTurn)
       } finally {
         this.#running.delete(credential)
       }
     })
     if (flight.role === 'led') {
-      this.#due.delete(credential)
+      this.#schedule.drop(credential)
       const settled = flight.promise.then((result) => {
         this.#options.ended(credential, result)
         if (this.#again.delete(credential)) this.renew(credential)
@@ -128,8 +130,7 @@ export class Refresher {
   /** Starts nothing more and lets what runs end, within bounds. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#alarm.stop()
-    this.#due.clear()
+    this.#schedule.close()
     if (this.#running.size === 0) return
     const cancel = this.#options.clock.schedule(CLOSE_MS, () => {
       for (const abort of this.#aborts) {
@@ -140,24 +141,11 @@ export class Refresher {
     cancel()
   }
 
-  #startDue(): void {
-    const now = this.#options.clock.monotonic()
-    for (let next = this.#due.top; next; next = this.#due.top) {
-      if (this.#background >= PARALLEL) return
-      if (next.dueAt > now) {
-        this.#alarm.by(next.dueAt)
-        return
-      }
-      this.#due.delete(next)
-      this.#background += 1
-      void this.run(next, causeFor(next)).promise.finally(() => {
-        this.#background -= 1
-        if (!this.#closed) this.#startDue()
-      })
-    }
-  }
-
-  async #try(credential: Credential, cause: RefreshCause): Promise<RefreshResult> {
+  async #try(
+    credential: Credential,
+    cause: RefreshCause,
+    hasTurn: boolean,
+  ): Promise<RefreshResult> {
     const { clock, events, pool } = this.#options
     const attempt = ++credential.attempt
     const started = clock.monotonic()
@@ -165,7 +153,11 @@ export class Refresher {
     let result: RefreshResult
     try {
       await this.#options.keys()?.ready()
-      result = await this.#keep(credential, attempt, await this.#obtain(credential, attempt))
+      result = await this.#keep(
+        credential,
+        attempt,
+        await this.#obtain(credential, attempt, hasTurn),
+      )
     } catch (error) {
       result = await this.#fail(credential, attempt, error)
     }
@@ -184,8 +176,10 @@ export class Refresher {
   }
 
   /** Asks the source, within the time-out; a source that ignores the signal is not waited for. */
-  async #obtain(credential: Credential, attempt: number): Promise<TokenSet> {
-    const { clock, pool, settings } = this.#options
+  async #obtain(credential: Credential, attempt: number, hasTurn: boolean): Promise<TokenSet> {
+    const { clock, pool, settings, turns } = this.#options
+    const { host } = credential.settings
+    let taken: string | undefined
     const { timeout } = settings()
     const abort = new AbortController()
     const { signal } = abort
@@ -204,6 +198,10 @@ export class Refresher {
       serving: credential.hasLiveToken(clock.monotonic()),
     }
     try {
+      if (host !== undefined && !hasTurn) {
+        await turns.take(host, signal)
+        taken = host
+      }
       const obtained = (async () => credential.source.obtain(credential.token, context))()
       // A late token may hold a rotated refresh token: it is kept, unless a newer try has begun.
       obtained.then(
@@ -215,6 +213,7 @@ export class Refresher {
       return await Promise.race([obtained, aborted])
     } finally {
       cancel()
+      if (taken !== undefined) turns.give(taken)
       this.#aborts.delete(abort)
     }
   }

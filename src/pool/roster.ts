@@ -18,24 +18,27 @@ interface Making {
   readonly clock: Clock
   readonly random: () => number
   readonly createSource: (config: SourceConfig, options: { vars: SourceVars | undefined }) => Source
-  readonly fingerprint: (config: SourceConfig, vars: SourceVars | undefined) => string
+  /** Of each credential's source, by id. */
+  readonly fingerprints: ReadonlyMap<string, string>
+  readonly hostOf: (config: SourceConfig) => string | undefined
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
   readonly laneFor: (egress: string) => Lane
 }
 
 /**
  * The credentials of a configuration, in its order. One that is there with the same source is kept as it
- * is, with new settings; any other is made from what the store holds.
+ * is, with new settings; any other is made from what the store holds. `moved` are those whose pin has changed.
  */
 export function callRoll(
   making: Making,
   present: ReadonlyMap<string, Credential>,
   stored: Stored,
-): Map<string, Credential> {
+): { roll: Map<string, Credential>; moved: Credential[] } {
   const roll = new Map<string, Credential>()
+  const moved: Credential[] = []
   const updates: (() => void)[] = []
   for (const [index, config] of making.config.credentials.entries()) {
-    const fingerprint = making.fingerprint(config.source, config.vars)
+    const fingerprint = making.fingerprints.get(config.id) as string
     const known = present.get(config.id)
     const kept = known?.fingerprint === fingerprint ? known : undefined
     const pinned = known?.settings.lane.name ?? stored.get(config.id)?.record.egress
@@ -48,14 +51,14 @@ export function callRoll(
         kept.alignClock()
       })
     }
-    roll.set(
-      config.id,
-      kept ?? create(making, config, fingerprint, settings, new Limits(limits), stored, known),
-    )
+    const credential =
+      kept ?? create(making, config, fingerprint, settings, new Limits(limits), stored, known)
+    roll.set(config.id, credential)
+    if (pinned !== undefined && pinned !== settings.lane.name) moved.push(credential)
   }
   // Only now, when nothing can fail any more: a refused configuration leaves no trace.
   for (const update of updates) update()
-  return roll
+  return { roll, moved }
 }
 
 function create(
@@ -85,7 +88,7 @@ function create(
 }
 
 function settingsFor(
-  { pool, config, fetchFor, laneFor }: Making,
+  { pool, config, hostOf, fetchFor, laneFor }: Making,
   credential: CredentialConfig,
   index: number,
   pinned: string | undefined,
@@ -95,6 +98,7 @@ function settingsFor(
   const profile = mergeHeaders(config.headers, credential.headers)
   return {
     key,
+    host: hostOf(credential.source),
     index,
     lane: laneFor(egress),
     headers: profile,

@@ -11,6 +11,8 @@ import { isPlain, Sessions, STRATEGIES, suits, type Want } from './select.ts'
 const NEVER = Number.POSITIVE_INFINITY
 /** Told to clients where waiting helps but nobody knows for how long. */
 const SOON_MS = 1000
+/** The same for an egress that a probe must find right first. */
+const HELD_MS = 5000
 
 /**
  * The credentials of a pool, sorted by readiness: a heap of those that can serve now, in the order of the
@@ -18,6 +20,7 @@ const SOON_MS = 1000
  */
 export class Stock {
   readonly #pool: string
+  readonly #held: (egress: string) => boolean
   readonly #lanes = new Map<string, Lane>()
   readonly #agenda = new Heap<Credential>(1, (a, b) => a.wakeAt < b.wakeAt)
   readonly #sessions = new Sessions()
@@ -25,8 +28,10 @@ export class Stock {
   #ready: Heap<Credential>
   #config: PoolConfig
 
-  constructor(pool: string, config: PoolConfig) {
+  /** `held` tells of egresses that nothing may leave by. */
+  constructor(pool: string, config: PoolConfig, held: (egress: string) => boolean) {
     this.#pool = pool
+    this.#held = held
     this.#config = config
     this.#ready = new Heap(0, STRATEGIES[config.select])
   }
@@ -43,7 +48,7 @@ export class Stock {
   lane(egress: string): Lane {
     let lane = this.#lanes.get(egress)
     if (!lane) {
-      lane = new Lane(egress)
+      lane = new Lane(egress, () => this.#held(egress))
       this.#lanes.set(egress, lane)
     }
     return lane
@@ -170,9 +175,12 @@ export class Stock {
       } else if (!lane.rests) {
         if (!exclude?.size || this.#isSoonReady(credential, now)) return 'wait'
       } else {
-        restUntil = Math.min(restUntil, lane.until)
+        restUntil = Math.min(restUntil, lane.held ? now + HELD_MS : lane.until)
         const able =
-          !lane.trial && credential.hasLiveToken(now) && credential.readyAside(now) <= now
+          !lane.trial &&
+          !lane.held &&
+          credential.hasLiveToken(now) &&
+          credential.readyAside(now) <= now
         if (able && (!trier || before(credential, trier))) trier = credential
       }
     }

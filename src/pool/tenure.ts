@@ -11,6 +11,8 @@ export class Tenure {
   readonly #learned = new LearnedLifetime()
   #token: TokenSet | undefined
   #jitter = 0
+  /** From the wall clock to the steady one, as the token's times were placed. */
+  #offset = 0
   #startsAt = 0
   #endsAt = NEVER
   #refreshAt = NEVER
@@ -41,7 +43,8 @@ export class Tenure {
   /** How that is known. */
   get lifetime(): CredentialStatus['lifetime'] {
     if (this.expectedEnd !== this.#token?.expiresAt) return 'learned'
-    return this.#token?.lifetime ?? 'unknown'
+    if (this.#token?.lifetime) return this.#token.lifetime
+    return this.#token?.expiresAt === undefined ? 'unknown' : 'expires_in'
   }
   /** What was learned, to outlive the process. */
   get lessons(): readonly number[] | undefined {
@@ -61,6 +64,7 @@ export class Tenure {
     this.#token = token
     this.#jitter = jitter
     this.#renewBy = NEVER
+    this.#offset = this.#currentOffset()
     this.align(policy)
     // A token that comes with its renewal overdue would be renewed in a loop.
     const now = this.#clock.monotonic()
@@ -69,15 +73,28 @@ export class Tenure {
     this.#refreshAt = Math.min(this.#endsAt, now + Math.max(1000, left / 2))
   }
 
-  /** Places the token's wall times on the steady clock, anew after the wall clock has jumped. */
+  /** Places the token's wall times on the steady clock. */
   align(policy: RefreshPolicy): void {
-    const offset = this.#clock.monotonic() - this.#clock.now()
+    const offset = this.#offset
     const token = this.#token
     this.#startsAt = (token?.notBefore ?? -NEVER) + offset
     this.#endsAt = (token?.expiresAt ?? NEVER) + offset
     const expected = token && { issuedAt: token.issuedAt, expiresAt: this.expectedEnd }
     const renewal = expected && refreshAt(expected, policy, this.#jitter)
     this.#refreshAt = Math.min((renewal ?? NEVER) + offset, this.#renewBy)
+  }
+
+  /**
+   * The wall clock has jumped. Ahead, as after a suspended night, the token is that much older; back, the clock
+   * was put right, and a token that was placed by the wrong one does not live longer for it.
+   */
+  clockJumped(policy: RefreshPolicy): void {
+    this.#offset = Math.min(this.#offset, this.#currentOffset())
+    this.align(policy)
+  }
+
+  #currentOffset(): number {
+    return this.#clock.monotonic() - this.#clock.now()
   }
 
   /** The token is to be renewed early, by this time. */

@@ -11,20 +11,25 @@ export interface Identified {
   readonly client: Client
   /** From user parameters, `name+session=abc`. */
   readonly hints: Hints
+  /** Whether it may ask for leases. */
+  readonly lease: boolean
 }
 
 const NO_HINTS: Hints = {}
 
 /** Who may use the proxy (RFC 7617 over RFC 9110 §11.7); compares in constant time, throttles failures. */
 export class ClientAuth {
-  readonly #clients: Map<string, { password: Buffer; pools: ReadonlySet<string> | undefined }>
+  readonly #clients: Map<
+    string,
+    { password: Buffer; pools: ReadonlySet<string> | undefined; lease: boolean }
+  >
   readonly #throttle: AuthThrottle
 
   constructor(clients: Config['clients'], throttle: AuthThrottle) {
     this.#clients = new Map(
-      Object.entries(clients).map(([name, { password, pools }]) => [
+      Object.entries(clients).map(([name, { password, pools, lease }]) => [
         name,
-        { password: digest(password.reveal()), pools: pools && new Set(pools) },
+        { password: digest(password.reveal()), pools: pools && new Set(pools), lease },
       ]),
     )
     this.#throttle = throttle
@@ -37,6 +42,7 @@ export class ClientAuth {
       return {
         client: { name: undefined, address, pools: undefined },
         hints: parameters ? parameters.hints : NO_HINTS,
+        lease: false,
       }
     }
     const wait = this.#throttle.check(address)
@@ -59,7 +65,8 @@ export class ClientAuth {
       throw new WireError('CLIENT_UNAUTHENTICATED', 'proxy credentials are missing or wrong')
     }
     this.#throttle.succeeded(address)
-    return { client: { name: given.name, address, pools: known.pools }, hints: given.hints }
+    const { pools, lease } = known
+    return { client: { name: given.name, address, pools }, hints: given.hints, lease }
   }
 }
 

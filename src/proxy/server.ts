@@ -100,14 +100,10 @@ export class Front extends MitmProxy {
   /** Opens the listener; throws LISTEN_FAILED. */
   open(address: { host: string; port: number }): Promise<AddressInfo> {
     return new Promise((resolve, reject) => {
-      const failed = (cause: NodeJS.ErrnoException) =>
-        reject(
-          new CupbearerError(
-            'LISTEN_FAILED',
-            `cannot listen on ${address.host}:${address.port}: ${cause.code}`,
-            { cause },
-          ),
-        )
+      const failed = (cause: NodeJS.ErrnoException) => {
+        const message = `cannot listen on ${address.host}:${address.port}: ${cause.code}`
+        reject(new CupbearerError('LISTEN_FAILED', message, { cause }))
+      }
       this.#server.once('error', failed)
       this.#server.listen(address.port, address.host, () => {
         this.#server.off('error', failed)
@@ -243,8 +239,10 @@ export class Front extends MitmProxy {
       secure.destroy()
     })
     secure.once('close', () => socket.destroy())
+    secure.once('end', pending.left)
     secure.once('secure', () => {
       pending.ready()
+      secure.off('end', pending.left)
       const name = (secure as TLSSocket & { servername?: string | false | null }).servername
       const misdirected = typeof name === 'string' && parseAuthority(name, 443)?.host !== host
       this.#accept(secure, { ...destination, misdirected, agreed: undefined })
@@ -361,7 +359,9 @@ export class Front extends MitmProxy {
 
   /** Malformed requests and slow headers end here; nothing of them reaches an origin. */
   #onClientError(error: NodeJS.ErrnoException, socket: Socket): void {
-    if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy()
+    // Who ends within a request has gone, and waits for no answer.
+    const left = error.code === 'ECONNRESET' || error.code === 'HPE_INVALID_EOF_STATE'
+    if (left || !socket.writable) return void socket.destroy()
     const timeout = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
     if (timeout) return void socket.end('HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n')
     const overflow = error.code === 'HPE_HEADER_OVERFLOW'

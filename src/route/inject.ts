@@ -1,6 +1,6 @@
 import type { InjectConfig } from '../config/schema.ts'
 import { connectionListed, HOP_BY_HOP, type RawHeaders } from '../lib/headers.ts'
-import type { Secret } from '../lib/secret.ts'
+import { Secret } from '../lib/secret.ts'
 
 /** What a template may use: `{token}`, `{id}`, `{claim:NAME}`. */
 export interface InjectionValues {
@@ -10,6 +10,13 @@ export interface InjectionValues {
   /** Headers fixed for the credential, flat `[name, value, …]`. */
   readonly headers: readonly string[]
   claim(name: string): string
+}
+
+/** The token as it stands in a request. */
+export interface Injection {
+  readonly place: 'header' | 'query' | 'cookie'
+  readonly name: string
+  readonly value: Secret
 }
 
 export interface OutgoingRequest {
@@ -103,6 +110,15 @@ export class Injector {
     for (const field of values.headers) headers.push(field)
     const path = 'query' in config ? setQuery(request.path, config.query, rendered) : request.path
     return { path, headers }
+  }
+
+  /** What `apply` puts into a request, for whoever sends it. */
+  render(values: InjectionValues): Injection {
+    const config = this.#config
+    const value = new Secret(this.#template(values))
+    if ('query' in config) return { place: 'query', name: config.query, value }
+    if ('cookie' in config) return { place: 'cookie', name: config.cookie, value }
+    return { place: 'header', name: config.header, value }
   }
 
   #dropsFor(profile: readonly string[]): ReadonlySet<string> {

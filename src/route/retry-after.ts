@@ -5,8 +5,8 @@ const EPOCH_SECONDS = 1e9
 
 /**
  * How long upstream asks to wait, in ms: `Retry-After` (RFC 9110 §10.2.3), else the `RateLimit` field's reset
- * (`t=` of the IETF draft, or `reset=` of its earlier form), else `RateLimit-Reset`, `X-RateLimit-Reset`
- * (seconds, or an epoch in seconds or ms). Undefined when none can be read.
+ * (`t=` of the IETF draft, or `reset=` of its earlier form), else `RateLimit-Reset`, `X-RateLimit-Reset`,
+ * `X-Rate-Limit-Reset` (seconds, or an epoch in seconds or ms). Undefined when none can be read.
  */
 export function retryAfterMs(headers: readonly string[], now: number): number | undefined {
   const retryAfter = headerValue(headers, 'retry-after')?.trim()
@@ -22,7 +22,8 @@ export function retryAfterMs(headers: readonly string[], now: number): number | 
   const reset =
     (rateLimit && /(?:^|[;,\s])(?:t|reset)\s*=\s*(\d+)/i.exec(rateLimit)?.[1]) ||
     headerValue(headers, 'ratelimit-reset') ||
-    headerValue(headers, 'x-ratelimit-reset')
+    headerValue(headers, 'x-ratelimit-reset') ||
+    headerValue(headers, 'x-rate-limit-reset')
   if (!reset || !/^\s*\d+(\.\d+)?\s*$/.test(reset)) return undefined
   const value = Number(reset)
   if (value >= EPOCH_SECONDS * 1000) return Math.max(0, value - now)

@@ -1,5 +1,5 @@
 import type { LoginSourceConfig, LoginStepConfig } from '../config/login.ts'
-import { SourceError } from '../errors.ts'
+import type { SourceError } from '../errors.ts'
 import { Secret } from '../lib/secret.ts'
 import { readToken } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
@@ -8,20 +8,15 @@ import { readExpiry } from './expiry.ts'
 import { extractFrom, judgeAnswer, StepError } from './login-answer.ts'
 import { asksFor, carriesCredentials, renderOptional, renderStep } from './login-request.ts'
 import { sendStep } from './login-send.ts'
+import { Restraint } from './restraint.ts'
 import type { Source, SourceContext, SourceVars } from './source.ts'
 
-/**
- * The least rests, ms, between logins that fail in a way that could be a wrong password; the failure after the
- * last ends them. Servers lock accounts after three to five, and one try should be left to the operator.
- */
-const UNCLEAR_RESTS_MS = [5_000, 60_000]
-
-/** Tokens by HTTP requests as the operator wrote them down. Remembers only how often it failed in a row. */
+/** Tokens by HTTP requests as the operator wrote them down. */
 class LoginSource implements Source {
   readonly renewable = true
   readonly #config: LoginSourceConfig
   readonly #vars: ReadonlyMap<string, Secret>
-  #unclear = 0
+  readonly #restraint = new Restraint()
 
   constructor(config: LoginSourceConfig, vars: SourceVars) {
     this.#config = config
@@ -45,9 +40,9 @@ class LoginSource implements Source {
   async #login(context: SourceContext): Promise<TokenSet> {
     const config = this.#config
     try {
-      const scope = await this.#run('login', config.steps, this.#vars, context)
+      const { scope } = await this.#run('login', config.steps, this.#vars, context)
       const set = readSet((key) => renderOptional(config[key], scope), context)
-      this.#unclear = 0
+      this.#restraint.succeeded()
       return set
     } catch (error) {
       throw error instanceof StepError ? this.#consequence(error) : error
@@ -61,28 +56,25 @@ class LoginSource implements Source {
   ): Promise<TokenSet> {
     const before = new Map(this.#vars).set('token', token)
     if (refreshToken) before.set('refreshToken', refreshToken)
-    const scope = await this.#run('refresh', refresh.steps, before, context)
+    const { scope, found } = await this.#run('refresh', refresh.steps, before, context)
     // For the login's own templates only what these steps have found counts: else `{token}` were the old one.
-    const found = new Map(this.#vars)
-    for (const name of refresh.steps.flatMap((step) => Object.keys(step.extract))) {
-      const value = scope.get(name)
-      if (value) found.set(name, value)
-    }
+    const fresh = new Map([...this.#vars, ...found])
     const set = readSet(
-      (key) => renderOptional(refresh[key], scope) ?? renderOptional(this.#config[key], found),
+      (key) => renderOptional(refresh[key], scope) ?? renderOptional(this.#config[key], fresh),
       context,
     )
     return set.refreshToken ? set : { ...set, refreshToken }
   }
 
-  /** Sends the steps one after the other; returns all values that there are then. */
+  /** Sends the steps one after the other; returns what they have found, and all values that there are then. */
   async #run(
     what: 'login' | 'refresh',
     steps: readonly LoginStepConfig[],
     given: ReadonlyMap<string, Secret>,
     context: SourceContext,
-  ): Promise<ReadonlyMap<string, Secret>> {
+  ): Promise<Record<'scope' | 'found', ReadonlyMap<string, Secret>>> {
     const scope = new Map(given)
+    const found = new Map<string, Secret>()
     const names = new Set(this.#vars.keys())
     const jar = new CookieJar()
     const origins = new Set<string>()
@@ -100,28 +92,17 @@ class LoginSource implements Source {
       const where = `${label} (${request.method} ${request.url.host})`
       const sent = { credentials, credentialsBefore }
       judgeAnswer(answer, step, sent, where, context)
-      for (const [name, value] of extractFrom(answer, step, sent, where)) scope.set(name, value)
+      for (const [name, value] of extractFrom(answer, step, sent, where)) {
+        scope.set(name, value)
+        found.set(name, value)
+      }
     }
-    return scope
+    return { scope, found }
   }
 
-  /** A refused login is not tried again: an account that is locked is worse than one that waits. */
   #consequence(error: StepError): SourceError {
-    const advice = 'check the user name and password, then release the credential'
-    if (error.fault === 'refused') {
-      return new SourceError('revoked', `login refused: ${error.message}; ${advice}`)
-    }
-    if (error.fault !== 'unclear') return error
-    this.#unclear += 1
-    const retryAfterMs = UNCLEAR_RESTS_MS[this.#unclear - 1]
-    if (retryAfterMs !== undefined) {
-      return new SourceError('transient', error.message, { retryAfterMs })
-    }
-    this.#unclear = 0
-    return new SourceError(
-      'revoked',
-      `login given up after ${UNCLEAR_RESTS_MS.length + 1} failures in a row, before the account is locked: ${error.message}; ${advice}`,
-    )
+    if (error.fault === 'refused') return this.#restraint.refused(error.message)
+    return error.fault === 'unclear' ? this.#restraint.unclear(error.message) : error
   }
 }
 

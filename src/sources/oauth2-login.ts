@@ -51,20 +51,23 @@ export const deviceLogin: AskPerson = async (request, dialogue) => {
   })
   const end = context.clock.monotonic() + expiresInSeconds * 1000
   let seconds = Math.min(Math.max(begun.interval ?? POLL_SECONDS, 1), MAX_POLL_SECONDS)
+  let trouble: unknown
   for (let failures = 0; ; ) {
     await pause(seconds * 1000, context.clock, context.signal)
-    if (context.clock.monotonic() >= end) throw unconfirmed()
+    if (context.clock.monotonic() >= end) throw trouble ?? unconfirmed()
     try {
       const poll = new URLSearchParams({ device_code: begun.device_code })
       return await genericGrantRequest(client, DEVICE_GRANT, poll, options)
     } catch (error) {
       if (ownError(error)) {
+        trouble = error
         failures += 1
         if (context.signal.aborted || failures > MAX_POLL_FAILURES) throw error
         seconds = Math.min(seconds * 2, MAX_POLL_SECONDS)
         continue
       }
       failures = 0
+      trouble = undefined
       const word = (error as { error?: unknown }).error
       if (word === 'expired_token') throw unconfirmed()
       if (word === 'access_denied') throw refused(word)

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import type { SourceConfig } from '../config/schema.ts'
 import { Secret } from '../lib/secret.ts'
+import { deferred } from './deferred.ts'
 import { execSource } from './exec.ts'
 import { type FileSourceOptions, fileSource } from './file.ts'
 import { loginSource } from './login.ts'
-import { oauth2Source } from './oauth2.ts'
 import type { Source, SourceVars } from './source.ts'
 import { staticSource } from './static.ts'
 
@@ -13,6 +13,9 @@ export interface SourceOptions extends FileSourceOptions {
   /** Those of its credential. */
   readonly vars?: SourceVars | undefined
 }
+
+/** Grants that take a person: the module that knows it is loaded later. */
+const PERSONAL_GRANTS: ReadonlySet<string> = new Set(['authorization_code', 'device_code'])
 
 type Kinds = {
   [Type in SourceConfig['type']]: (
@@ -24,7 +27,10 @@ type Kinds = {
 const KINDS: Kinds = {
   static: staticSource,
   file: fileSource,
-  oauth2: oauth2Source,
+  oauth2: (config) =>
+    deferred(async () => (await import('./oauth2.ts')).oauth2Source(config), {
+      login: PERSONAL_GRANTS.has(config.grant),
+    }),
   login: loginSource,
   exec: execSource,
 }
@@ -46,6 +52,17 @@ export function sourceFingerprint(config: SourceConfig, vars?: SourceVars): stri
   return createHash('sha256')
     .update(JSON.stringify(canonical(used)))
     .digest('hex')
+}
+
+/** The host that a source asks for tokens; undefined where it asks none, or where only its values tell. */
+export function sourceHost(config: SourceConfig): string | undefined {
+  const url =
+    config.type === 'oauth2'
+      ? (config.tokenUrl ?? config.issuer)
+      : config.type === 'login'
+        ? config.steps[0]?.url.reveal()
+        : undefined
+  return url !== undefined && URL.canParse(url) ? new URL(url).host : undefined
 }
 
 /** Keys in order, undefined left out, secrets revealed: they go into the hash only. */

@@ -13,11 +13,12 @@ export class MemoryStore implements Store {
 
   async load(
     pool: string,
+    ids?: ReadonlySet<string>,
   ): Promise<Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>> {
     this.#assertOpen()
     const found = new Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>()
     for (const [id, { record, usage }] of this.#pools.get(pool) ?? []) {
-      if (record === undefined) continue
+      if (record === undefined || ids?.has(id) === false) continue
       found.set(id, {
         record: decodeRecord(record.text),
         usage: usage === undefined ? undefined : decodeUsage(usage, `${pool}/${id}`),

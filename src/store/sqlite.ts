@@ -78,10 +78,13 @@ class SqliteStore implements Store {
 
   async load(
     pool: string,
+    ids?: ReadonlySet<string>,
   ): Promise<Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>> {
+    if (ids?.size === 0) return new Map()
     const rows = this.#run(() => this.#statements.load.all(pool)) as LoadedRow[]
+    const wanted = ids ? rows.filter(({ id }) => ids.has(id)) : rows
     const entries = await Promise.all(
-      rows.map(async ({ id, sealed, data }) => {
+      wanted.map(async ({ id, sealed, data }) => {
         const record = decodeRecord(await this.#sealer.open({ pool, id }, sealed))
         const usage = data === null ? undefined : decodeUsage(data, `${pool}/${id}`)
         return [id, { record, usage }] as const

@@ -41,9 +41,10 @@ export interface UsageRecord {
  * `STORE_FAILED` the store keeps what it had, and works again once the fault is gone.
  */
 export interface Store {
-  /** Everything known of one pool, by credential id. */
+  /** What is known of one pool, by credential id; of these ids alone where they are given. */
   load(
     pool: string,
+    ids?: ReadonlySet<string>,
   ): Promise<Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>>
   /** Reads one credential afresh: what is durable, without saves that are still under way. */
   read(pool: string, id: string): Promise<CredentialRecord | undefined>

@@ -17,4 +17,10 @@ export function logEvents(events: Events, log: Logger): void {
   events.on('egress', ({ egress, up, reason }) => {
     log[up ? 'info' : 'warn']({ egress, reason }, `egress is ${up ? 'up' : 'down'}`)
   })
+  events.on('address', ({ egress, address, previous, reason }) => {
+    const drifted = address !== undefined && previous !== undefined
+    const what = drifted ? 'has changed' : address ? 'was learned' : 'could not be learned'
+    const level = address === undefined || drifted || reason ? 'warn' : 'info'
+    log[level]({ egress, address, previous, reason }, `visible address of egress ${what}`)
+  })
 }

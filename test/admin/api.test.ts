@@ -31,6 +31,7 @@ const shownPool = {
       scopes: ['read'],
       issuedAt: '2030-01-01T00:00:00.000Z',
       expiresAt: '2030-01-01T01:00:00.000Z',
+      lifetime: 'jwt',
       refreshAt: '2030-01-01T00:54:00.000Z',
       uses: 12,
       inFlight: 1,

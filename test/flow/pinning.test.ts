@@ -204,10 +204,8 @@ async function* chunks(count: number): AsyncGenerator<Buffer> {
 
 function expectPinned(): void {
   const addressOf = new Map(accounts.map(({ auth, address }) => [auth.issuer, address]))
-  for (const { issuer, address } of sightings) {
-    if (addressOf.get(issuer) !== address)
-      expect({ issuer, address }).toEqual(addressOf.get(issuer))
-  }
+  const strays = sightings.filter(({ issuer, address }) => addressOf.get(issuer) !== address)
+  expect(strays).toEqual([])
   for (const { auth, address } of accounts) {
     expect([...auth.remoteAddresses]).toEqual([address])
     expect(auth.calls.length).toBeGreaterThan(3)
@@ -236,11 +234,6 @@ test('10,000 mixed requests: no token ever leaves by another egress, whatever fa
   }
   await Promise.all(Array.from({ length: CONCURRENCY }, work))
   await settingRight()
-  console.log(
-    Object.fromEntries(outcomes),
-    sightings.length,
-    accounts.map(({ auth }) => auth.calls.length),
-  )
 
   expectPinned()
   expect([...outcomes.keys()].filter((outcome) => !ALLOWED.includes(outcome))).toEqual([])
@@ -261,4 +254,4 @@ test('10,000 mixed requests: no token ever leaves by another egress, whatever fa
   const { credentials, waiting } = await app.admin('/api/pools/api')
   expect(waiting).toBe(0)
   expect(credentials.map(({ inFlight }: { inFlight: number }) => inFlight)).toEqual([0, 0, 0, 0])
-}, 60_000)
+}, 90_000)

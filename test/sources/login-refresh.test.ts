@@ -123,6 +123,14 @@ describe('a refresh', () => {
     expect(paths(site)).not.toContain('/login')
   })
 
+  it('that finds no token does not take the old one for it', async () => {
+    await using site = await startSite((response) => json(response, 200, { ms: 1000 }))
+    const found = { ...extract, token: { json: '/token', optional: true } }
+    const token = await login(site.url, {}, { extract: found }).obtain(previous, sourceContext())
+    expect(token.token.reveal()).toBe('logged-in')
+    expect(paths(site)).toEqual(['/refresh', '/login'])
+  })
+
   it('is not followed by a login when the egress is down', async () => {
     const down = new SourceError('egress', 'egress berlin is down')
     const asked: string[] = []

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { configSchema, type SourceConfig } from '../../src/config/schema.ts'
+import { Secret } from '../../src/lib/secret.ts'
 import { sourceFingerprint } from '../../src/sources/table.ts'
 
 function parse(source: Record<string, unknown>): SourceConfig {
@@ -33,6 +34,16 @@ describe("a source's fingerprint", () => {
     ['the kind of grant', { grant: 'refresh_token', refreshToken: 'r' }],
   ])('changes with %s', (_what, change) => {
     expect(sourceFingerprint(parse({ ...oauth2, ...change }))).not.toBe(
+      sourceFingerprint(parse(oauth2)),
+    )
+  })
+
+  it('changes with the vars of its credential where it has templates', () => {
+    const exec = parse({ type: 'exec', command: ['get-token'] })
+    const alice = sourceFingerprint(exec, { user: new Secret('alice') })
+    expect(sourceFingerprint(exec, { user: new Secret('alice') })).toBe(alice)
+    expect(sourceFingerprint(exec, { user: new Secret('bob') })).not.toBe(alice)
+    expect(sourceFingerprint(parse(oauth2), { user: new Secret('bob') })).toBe(
       sourceFingerprint(parse(oauth2)),
     )
   })

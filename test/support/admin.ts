@@ -149,6 +149,7 @@ export function sampleCredential(changes: Partial<CredentialStatus> = {}): Crede
     scopes: ['read'],
     issuedAt: Date.parse('2030-01-01T00:00:00Z'),
     expiresAt: Date.parse('2030-01-01T01:00:00Z'),
+    lifetime: 'jwt',
     refreshAt: Date.parse('2030-01-01T00:54:00Z'),
     uses: 12,
     inFlight: 1,

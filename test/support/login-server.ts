@@ -88,7 +88,10 @@ export async function startLoginServer(options: LoginServerOptions = {}): Promis
       context.body = { ...(context.body as object), interval: 1 }
     }
     if (path !== '/token' || context.status !== 200) return
-    const { access_token: token, expires_in: seconds } = context.body as Record<string, never>
+    const { access_token: token, expires_in: seconds } = context.body as {
+      access_token: string
+      expires_in: number
+    }
     const grantId = context.oidc?.entities.AccessToken?.grantId
     store.accessTokens.set(token, { expiresAt: Date.now() + seconds * 1000, grantId })
   })

@@ -3,7 +3,7 @@ import { type EventMap, Events } from '../../src/events.ts'
 import { Secret } from '../../src/lib/secret.ts'
 import type { Lease, LeaseRequest, Outcome } from '../../src/pool/lease.ts'
 import { Pool } from '../../src/pool/pool.ts'
-import type { Source, SourceContext } from '../../src/sources/source.ts'
+import type { PinnedFetch, Source, SourceContext } from '../../src/sources/source.ts'
 import { MemoryStore } from '../../src/store/memory.ts'
 import type { Store } from '../../src/store/store.ts'
 import type { TokenSet } from '../../src/token/token.ts'
@@ -134,6 +134,7 @@ export class TestPool implements AsyncDisposable {
       cold?: boolean
       crashes?: boolean
       prepare?: (source: ScriptedSource) => void
+      fetch?: PinnedFetch
     } = {},
   ): Promise<TestPool> {
     const test = new TestPool(options)
@@ -151,7 +152,8 @@ export class TestPool implements AsyncDisposable {
         return scripted
       },
       fingerprint: (source) => `${source.type}:${nameOf(source)}`,
-      fetchFor: () => () => Promise.reject(new Error('no source of these tests fetches')),
+      fetchFor: () =>
+        options.fetch ?? (() => Promise.reject(new Error('no source of these tests fetches'))),
       random: () => test.random(),
       log: {
         warn: (_fields, message) => test.logged.push(message),

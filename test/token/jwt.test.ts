@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SourceError } from '../../src/errors.ts'
 import { Secret } from '../../src/lib/secret.ts'
-import { readToken } from '../../src/token/jwt.ts'
+import { adjustForSkew, readToken } from '../../src/token/jwt.ts'
 
 const NOW = 1_800_000_000_000
 const SECONDS = NOW / 1000
@@ -166,5 +166,56 @@ describe('any token', () => {
       }),
       { numRuns: 1000 },
     )
+  })
+})
+
+describe('a token that comes before its time', () => {
+  it.each([
+    [{ nbf: SECONDS + 60, exp: SECONDS + 600 }, NOW + 60_000],
+    [{ iat: SECONDS, nbf: SECONDS + 60, exp: SECONDS + 600 }, NOW + 60_000],
+    // Valid when it was made: only the clocks differ.
+    [{ iat: SECONDS + 1, nbf: SECONDS + 1, exp: SECONDS + 600 }, undefined],
+    [{ nbf: SECONDS - 1, exp: SECONDS + 600 }, undefined],
+    // Never valid: upstream may say so.
+    [{ nbf: SECONDS + 700, exp: SECONDS + 600 }, undefined],
+    [{ nbf: 'soon' }, undefined],
+  ])('%j', (claims, notBefore) => {
+    expect(read(jwt(claims)).notBefore).toBe(notBefore)
+  })
+})
+
+it('a token tells how its end is known, and which key signed it', () => {
+  expect(read(jwt({ exp: SECONDS + 60 }), { expiresIn: 10 }).lifetime).toBe('jwt')
+  expect(read(jwt({ iat: SECONDS }), { expiresIn: 10 }).lifetime).toBe('expires_in')
+  expect(read('opaque', { expiresAt: NOW + 1 }).lifetime).toBe('expires_in')
+  expect(read('opaque').lifetime).toBeUndefined()
+  const header = (fields: object) =>
+    read(`${base64url({ alg: 'ES256', ...fields })}.${base64url({})}.${base64url('s')}`).keyId
+  expect(header({ kid: 'k1' })).toBe('k1')
+  expect(header({})).toBeUndefined()
+  expect(header({ kid: 7 })).toBeUndefined()
+  expect(header({ kid: 'k'.repeat(2000) })).toBeUndefined()
+})
+
+describe('adjusted for a clock that is ahead', () => {
+  const AHEAD = 600_000
+  const issuersNow = (NOW + AHEAD) / 1000
+
+  it('its own times move, and what was told beside it does not', () => {
+    const fresh = read(jwt({ iat: issuersNow, nbf: issuersNow + 5, exp: issuersNow + 60 }))
+    expect(adjustForSkew(fresh, AHEAD, NOW)).toMatchObject({
+      issuedAt: NOW,
+      notBefore: NOW + 5000,
+      expiresAt: NOW + 60_000,
+      lifetime: 'jwt',
+    })
+    const told = read(jwt({ iat: issuersNow }), { expiresIn: 60 })
+    expect(adjustForSkew(told, AHEAD, NOW)).toMatchObject({
+      issuedAt: NOW,
+      expiresAt: NOW + 60_000,
+      lifetime: 'expires_in',
+    })
+    const opaque = read('opaque', { expiresIn: 60 })
+    expect(adjustForSkew(opaque, AHEAD, NOW)).toBe(opaque)
   })
 })

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { refreshAt } from '../../src/token/lifetime.ts'
+import { LearnedLifetime, refreshAt } from '../../src/token/lifetime.ts'
 
 const policy = { ahead: 0.1, floorMs: 30_000 }
 const at = (lifetimeSeconds: number, jitter = 0) =>
@@ -56,5 +56,50 @@ describe('a token is renewed', () => {
         },
       ),
     )
+  })
+})
+
+describe('what early refusals teach', () => {
+  const opaque = { issuedAt: 1000, expiresAt: undefined }
+  const told = { issuedAt: 1000, expiresAt: 61_000 }
+  const taught = (...ages: number[]) => {
+    const learned = new LearnedLifetime()
+    for (const age of ages) {
+      learned.refused(age)
+      learned.proven()
+    }
+    return learned
+  }
+
+  it('one is enough where no end was told, two where one was', () => {
+    expect(taught().endOf(opaque)).toBeUndefined()
+    expect(taught(30_000).endOf(opaque)).toBe(31_000)
+    expect(taught(30_000).endOf(told)).toBe(61_000)
+    expect(taught(30_000, 40_000).endOf(told)).toBe(31_000)
+    expect(taught(90_000, 90_000).endOf(told)).toBe(61_000)
+  })
+
+  it('the shortest of the last three counts', () => {
+    expect(taught(10, 30, 20).endOf(opaque)).toBe(1010)
+    expect(taught(10, 30, 20, 40).endOf(opaque)).toBe(1020)
+  })
+
+  it('nothing counts before the next token is accepted', () => {
+    const learned = taught()
+    learned.refused(30_000)
+    expect(learned.endOf(opaque)).toBeUndefined()
+    learned.refused(undefined)
+    learned.proven()
+    expect(learned.endOf(opaque)).toBeUndefined()
+  })
+
+  it('twenty tokens that live through it stretch it by half', () => {
+    const learned = taught(10_000)
+    for (let i = 0; i < 19; i++) learned.outlived(9000)
+    expect(learned.lessons).toEqual([10_000])
+    learned.outlived(4000)
+    expect(learned.lessons).toEqual([10_000])
+    learned.outlived(9000)
+    expect(learned.lessons).toEqual([15_000])
   })
 })

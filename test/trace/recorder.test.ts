@@ -62,6 +62,7 @@ test('a trace has ISO time, null for what is unknown, and only the parts that ha
         firstByteMs: 40,
         totalMs: 42,
         reused: true,
+        fault: null,
       },
     ],
     refresh: { role: 'led', ms: 12.346, result: 'renewed' },
