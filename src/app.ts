@@ -4,6 +4,7 @@ import type { CredentialAction } from './admin/backend.ts'
 import { startAdmin } from './admin/server.ts'
 import { adminToken } from './admin/token.ts'
 import {
+  exchangeRuntimeOf,
   fingerprintOf,
   httpsTargets,
   injectedParameters,
@@ -16,7 +17,8 @@ import type { Config } from './config/schema.ts'
 import { Egresses } from './egress/egress.ts'
 import { ConfigError } from './errors.ts'
 import { Events } from './events.ts'
-import { Exchange, type ExchangeRuntime } from './exchange/exchange.ts'
+import { Exchange } from './exchange/exchange.ts'
+import { RemoteLeases } from './exchange/remote-leases.ts'
 import { type Clock, systemClock } from './lib/clock.ts'
 import { privateFolder, replaceFile } from './lib/files.ts'
 import type { Logger } from './lib/log.ts'
@@ -28,12 +30,9 @@ import { Turns } from './pool/turns.ts'
 import { ClientAuth } from './proxy/client-auth.ts'
 import { OwnAddresses } from './proxy/own-addresses.ts'
 import { Front, type FrontRuntime } from './proxy/server.ts'
-import { Injector } from './route/inject.ts'
 import { Router } from './route/match.ts'
-import type { PassthroughPolicy } from './route/passthrough.ts'
-import { Requirements } from './route/requires.ts'
-import { Judge } from './route/verdict.ts'
-import { createSource, sourceFingerprint, sourceHost } from './sources/table.ts'
+import { isAlwaysDenied, type PassthroughPolicy } from './route/passthrough.ts'
+import { sourceFingerprint, sourceHost, sourceMaker } from './sources/table.ts'
 import { openStore } from './store/open.ts'
 import { logEvents } from './trace/event-log.ts'
 import { TraceRecorder } from './trace/recorder.ts'
@@ -94,6 +93,8 @@ class App implements Cupbearer {
   #config: Config
   #egresses!: Egresses
   #exchange!: Exchange
+  #remoteLeases: RemoteLeases | undefined
+  #auth!: ClientAuth
   #front!: Front
   #leaves!: LeafCache
   #openPool!: (name: string) => Promise<Pool>
@@ -130,9 +131,15 @@ class App implements Cupbearer {
       passthrough: (authority, address) => this.#passthrough.permits(authority, address),
       events: this.#events,
       clock: this.#clock,
-      held: (egress) => this.#pools.forEach((pool) => pool.egressChanged(egress)),
+      held: (egress) => {
+        for (const pool of this.#pools.values()) pool.egressChanged(egress)
+      },
     })
     this.#closers.push(() => this.#egresses.close())
+    const makeSource = sourceMaker({
+      dataDir: config.dataDir,
+      warn: (message) => this.#log.warn(message),
+    })
     this.#openPool = (name) =>
       Pool.open({
         name,
@@ -140,11 +147,13 @@ class App implements Cupbearer {
         clock: this.#clock,
         store,
         events: this.#events,
-        createSource,
+        createSource: makeSource,
         fingerprint: sourceFingerprint,
         hostOf: sourceHost,
         turns: this.#turns,
         fetchFor: (egress, key) => this.#egresses.fetch(egress, key),
+        connectFor: (egress) => (target, signal) =>
+          this.#egresses.connect(egress, target, { signal, guard: (to) => !isAlwaysDenied(to) }),
         held: (egress) => this.#egresses.isHeld(egress),
         log: this.#log,
       })
@@ -172,7 +181,7 @@ class App implements Cupbearer {
       events,
       clock: this.#clock,
       log: this.#log,
-      runtime: this.#exchangeRuntime(),
+      runtime: exchangeRuntimeOf(this.#config, this.#pools),
     })
     this.#front = new Front({
       server: config.server,
@@ -188,6 +197,13 @@ class App implements Cupbearer {
     const address = await this.#front.open(config.listen)
     this.#own.add(address)
     this.proxyUrl = urlOf(address)
+    const leases = new RemoteLeases({
+      events,
+      clock: this.#clock,
+      runtime: () => this.#exchange.runtime,
+      egressUrl: (egress) => this.#egresses.url(egress),
+    })
+    this.#remoteLeases = leases
     const token = await adminToken(config.dataDir, config.admin.token)
     const admin = await startAdmin({
       listen: config.admin.listen,
@@ -198,6 +214,8 @@ class App implements Cupbearer {
         pools: () => this.#status(),
         act: (pool, credential, action) => this.#act(pool, credential, action),
         login: (pool, ...how) => this.#pools.get(pool)?.login(...how),
+        leases,
+        identify: (authorization, client) => this.#auth.identify(authorization, client),
         traces: recorder,
         ready: () => this.#ready(),
         metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
@@ -207,7 +225,10 @@ class App implements Cupbearer {
         events,
       },
     })
-    this.#closers.push(() => admin.close())
+    this.#closers.push(
+      () => admin.close(),
+      () => leases.close(),
+    )
     this.#own.add({ address: config.admin.listen.host, port: admin.port })
     this.adminUrl = admin.url
     const running = join(config.dataDir, 'running.json')
@@ -274,7 +295,7 @@ class App implements Cupbearer {
       if (running) await running.apply(pool)
       else this.#pools.set(name, await this.#openPool(name))
     }
-    this.#exchange.apply(this.#exchangeRuntime())
+    this.#exchange.apply(exchangeRuntimeOf(this.#config, this.#pools))
     this.#front.apply(this.#frontRuntime())
     await this.#closePools([...this.#pools.keys()].filter((name) => !(name in config.pools)))
     this.#egresses.retain(config.egress)
@@ -288,6 +309,7 @@ class App implements Cupbearer {
 
   async #stop(force: boolean): Promise<void> {
     this.#draining = true
+    this.#remoteLeases?.drain()
     if (this.#front && !force) {
       const drained = this.#front.drain()
       let cancel = () => {}
@@ -323,34 +345,14 @@ class App implements Cupbearer {
     await Promise.all(pools.map((pool) => pool?.close()))
   }
 
-  #exchangeRuntime(): ExchangeRuntime {
-    const config = this.#config
-    const pools = [...this.#pools].flatMap(([name, pool]) => {
-      const poolConfig = config.pools[name]
-      if (!poolConfig) return []
-      const runtime = {
-        pool,
-        config: poolConfig,
-        injector: new Injector(poolConfig.inject),
-        judge: new Judge(poolConfig),
-        requires: Requirements.of(poolConfig.requires),
-      }
-      return [[name, runtime] as const]
-    })
-    return {
-      pools: new Map(pools),
-      passthroughEgress: config.passthrough.egress,
-      spoolDir: config.dataDir,
-    }
-  }
-
   #frontRuntime(): FrontRuntime {
     const leaves = this.#leaves
+    this.#auth = new ClientAuth(this.#config.clients, this.#throttle)
     return {
       router: new Router(this.#config.pools),
       passthrough: this.#passthrough,
       isOwn: ({ host, port }) => this.#own.includes(host, port),
-      auth: new ClientAuth(this.#config.clients, this.#throttle),
+      auth: this.#auth,
       passthroughEgress: this.#config.passthrough.egress,
       contextFor: (host) => leaves.contextFor(host),
     }

@@ -21,6 +21,8 @@ const VERDICTS = new Set<string>([
   'upstream',
   'tunnel',
   'aborted',
+  'unknown',
+  'unreported',
   ...Object.keys(WIRE_CODES),
 ])
 const SAMPLING_MS = 50
@@ -46,7 +48,8 @@ export function createMetrics(
   const onExchange = (record: ExchangeRecord): void => {
     const pool = record.pool ?? ''
     counts.requests.add(pool, VERDICTS.has(record.verdict) ? record.verdict : 'other')
-    if (record.kind !== 'tunnel') counts.durations.observe(record.durationMs / 1000)
+    // How long a worker holds a lease says nothing of requests.
+    if (record.kind !== 'tunnel' && record.kind !== 'lease') counts.durations.observe(record.durationMs / 1000)
     if (!record.replay) return
     const outcome = !record.replay.done ? 'skipped' : record.verdict === 'ok' ? 'ok' : 'failed'
     counts.replays.add(pool, outcome)

@@ -27,6 +27,7 @@ const LIBRARIES: Record<string, string> = {
   'openid-client': 'sources',
   pino: 'lib/log.ts',
   'pino-pretty': 'lib/log.ts',
+  'playwright-core': 'sources',
   'prom-client': 'metrics.ts',
   socks: 'egress/socks5.ts',
   undici: 'egress',

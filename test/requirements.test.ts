@@ -33,7 +33,7 @@ test('what is missing and cannot be installed fails with the names of the packag
   try {
     const { status, stderr } = check(empty)
     expect(status).toBe(1)
-    expect(stderr).toContain('The tests need curl, mkfifo, openssl, prlimit on PATH')
+    expect(stderr).toContain(`The tests need ${Object.keys(PROGRAMS).join(', ')} on PATH`)
     for (const name of Object.values(PROGRAMS)) expect(stderr).toContain(name)
   } finally {
     rmSync(empty, { recursive: true })

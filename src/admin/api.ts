@@ -6,7 +6,15 @@ import type { Secret } from '../lib/secret.ts'
 import { AuthThrottle } from '../lib/throttle.ts'
 import { loadDashboard } from './assets.ts'
 import type { AdminBackend } from './backend.ts'
-import { checkHost, checkOrigin, isLoopback, SECURITY_HEADERS, TokenGuard } from './guard.ts'
+import {
+  checkHost,
+  checkOrigin,
+  identifyAsker,
+  isLoopback,
+  SECURITY_HEADERS,
+  TokenGuard,
+} from './guard.ts'
+import { addLeaseRoutes } from './lease-routes.ts'
 import { LiveStream } from './live.ts'
 import { addLoginRoutes } from './login-routes.ts'
 import { AdminError, problemBody, toProblem } from './problem.ts'
@@ -46,12 +54,14 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     checkHost(request.raw, listenHost)
     const { access } = request.routeOptions.config
     const open = access === 'anybody' || (access === 'loopback' && onLoopback)
-    if (!open) guard.check(request.headers.authorization, request.raw.socket)
+    if (access === 'lease') request.asker = identifyAsker(request.raw, guard, backend)
+    else if (!open) guard.check(request.headers.authorization, request.raw.socket)
     if (request.method !== 'GET' && request.method !== 'HEAD') checkOrigin(request.headers)
   })
   addOpenRoutes(instance, backend, await loadDashboard())
   addApiRoutes(instance, backend, live)
   addLoginRoutes(instance, backend)
+  addLeaseRoutes(instance, backend)
   await instance.ready()
   return {
     handle: (request, response) => instance.routing(request, response),
@@ -96,7 +106,10 @@ function createInstance(server: Server, log: Logger): FastifyInstance {
       const stack = error instanceof Error ? error.stack : undefined
       log.error({ route: request.routeOptions.url, stack }, 'an admin request failed')
     }
-    if (problem.code === 'UNAUTHENTICATED') reply.header('www-authenticate', 'Bearer')
+    if (problem.code === 'UNAUTHENTICATED') {
+      const basic = request.routeOptions.config.access === 'lease'
+      reply.header('www-authenticate', basic ? 'Bearer, Basic realm="cupbearer"' : 'Bearer')
+    }
     if (problem.retryAfterMs !== undefined) {
       reply.header('retry-after', Math.ceil(problem.retryAfterMs / 1000))
     }

@@ -1,5 +1,7 @@
 import type { Events } from '../events.ts'
-import type { PoolStatus } from '../pool/lease.ts'
+import type { RemoteLeases } from '../exchange/remote-leases.ts'
+import type { Client } from '../exchange/request.ts'
+import type { LeaseRequest, PoolStatus } from '../pool/lease.ts'
 import type { LoginDialogue } from '../sources/source.ts'
 
 /** What an operator can do to one credential. */
@@ -16,6 +18,15 @@ export interface TraceQuery {
   /** ms since the epoch. */
   readonly since?: number | undefined
   readonly limit?: number | undefined
+}
+
+/** A client of the proxy, by its credentials. */
+export interface IdentifiedClient {
+  readonly client: Client
+  /** From user parameters, `name+session=abc`. */
+  readonly hints: Pick<LeaseRequest, 'session' | 'credential' | 'scopes'>
+  /** Whether it may ask for leases. */
+  readonly lease: boolean
 }
 
 /** All that the admin API knows of the running proxy. */
@@ -36,6 +47,9 @@ export interface AdminBackend {
     dialogue: LoginDialogue,
     signal: AbortSignal,
   ): Promise<void> | undefined
+  readonly leases: Pick<RemoteLeases, 'open' | 'report'>
+  /** Whose Basic credentials these are; without configured clients, a client without a name. Throws `WireError`. */
+  identify(authorization: string, address: string): IdentifiedClient
   readonly traces: {
     list(query: TraceQuery): readonly unknown[]
     get(id: string): unknown

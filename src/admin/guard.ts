@@ -1,9 +1,11 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import { WireError } from '../errors.ts'
 import { normalizeHost, parseAuthority } from '../lib/authority.ts'
 import type { Secret } from '../lib/secret.ts'
 import type { AuthThrottle } from '../lib/throttle.ts'
+import type { AdminBackend, IdentifiedClient } from './backend.ts'
 import { AdminError } from './problem.ts'
 
 /** Sent with every answer; the dashboard loads nothing but its own files and runs nothing inline. */
@@ -78,6 +80,37 @@ export class TokenGuard {
     this.#throttle.failed(address)
     throw new AdminError('UNAUTHENTICATED', 'the admin token is wrong')
   }
+}
+
+/** Who asks for a lease, and the hints that came with its name. */
+export type LeaseAsker = Omit<IdentifiedClient, 'lease'>
+
+/** The holder of the admin token, or a client with `lease` by its Basic credentials (RFC 7617). */
+export function identifyAsker(
+  { headers: { authorization }, socket }: IncomingMessage,
+  guard: TokenGuard,
+  backend: AdminBackend,
+): LeaseAsker {
+  const address = socket.remoteAddress ?? ''
+  if (authorization === undefined || !/^basic /i.test(authorization)) {
+    guard.check(authorization, socket)
+    return { client: { name: undefined, address, pools: undefined }, hints: {} }
+  }
+  const { client, hints, lease } = identify(backend, authorization, address)
+  if (lease) return { client, hints }
+  const message = `client ${client.name} may not ask for leases`
+  throw new WireError('DESTINATION_DENIED', message)
+}
+
+function identify(backend: AdminBackend, authorization: string, address: string): IdentifiedClient {
+  try {
+    const identified = backend.identify(authorization, address)
+    // The proxy may be open to anybody; leases never are.
+    if (identified.client.name !== undefined) return identified
+  } catch (error) {
+    if (!(error instanceof WireError && error.code === 'CLIENT_UNAUTHENTICATED')) throw error
+  }
+  throw new AdminError('UNAUTHENTICATED', 'the client’s credentials are wrong')
 }
 
 /** Equal lengths for the comparison, whatever was presented. */

@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import type { LoginDialogue, LoginStep } from '../sources/source.ts'
 import type { AdminBackend } from './backend.ts'
+import { type JsonObject, takeJsonObjects } from './body.ts'
 import { formatCredential } from './format.ts'
 import { SECURITY_HEADERS } from './guard.ts'
 import { AdminError, problemBody, toProblem } from './problem.ts'
@@ -34,14 +35,9 @@ export function addLoginRoutes(server: FastifyInstance, backend: AdminBackend): 
       ?.credentials.find((credential) => credential.id === id)
 
   server.register(async (scope) => {
-    scope.removeAllContentTypeParsers()
-    scope.addContentTypeParser(
-      '*',
-      { parseAs: 'string', bodyLimit: MAX_BODY_BYTES },
-      async (_request: unknown, body: string | Buffer) => readObject(String(body)),
-    )
+    takeJsonObjects(scope, MAX_BODY_BYTES)
 
-    scope.post<{ Params: { name: string; id: string }; Body: Body }>(
+    scope.post<{ Params: { name: string; id: string }; Body: JsonObject }>(
       '/api/pools/:name/credentials/:id/login',
       (request, reply) => {
         const { name, id } = request.params
@@ -79,7 +75,7 @@ export function addLoginRoutes(server: FastifyInstance, backend: AdminBackend): 
       },
     )
 
-    scope.post<{ Params: { id: string }; Body: Body }>('/api/logins/:id', (request) => {
+    scope.post<{ Params: { id: string }; Body: JsonObject }>('/api/logins/:id', (request) => {
       const answers = waiting.get(request.params.id)
       if (!answers) throw new AdminError('NOT_FOUND', 'no such login, or it has ended')
       const redirected = request.body?.redirected
@@ -90,19 +86,6 @@ export function addLoginRoutes(server: FastifyInstance, backend: AdminBackend): 
       return { accepted: true }
     })
   })
-}
-
-type Body = { readonly redirectUri?: unknown; readonly redirected?: unknown } | undefined
-
-function readObject(text: string): Body {
-  if (text === '') return undefined
-  try {
-    const value: unknown = JSON.parse(text)
-    if (typeof value === 'object' && value !== null) return value
-  } catch {
-    // Told below.
-  }
-  throw new AdminError('BAD_REQUEST', 'expected a JSON object')
 }
 
 /** The listener of a command line: what comes back there has to come from the person's own machine (RFC 8252 §7.3). */

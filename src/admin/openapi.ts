@@ -1,3 +1,4 @@
+import { REPORTABLE } from '../exchange/remote-leases.ts'
 import { CREDENTIAL_ACTIONS } from './backend.ts'
 
 /** The API as an OpenAPI 3.1 document, served at `/api/openapi.json`. */
@@ -39,6 +40,12 @@ const closed = (summary: string, responses: object, parameters: object[] = []) =
   summary,
   parameters,
   responses: { ...responses, default: failure },
+})
+/** Open to clients that may lease, too. */
+const leasing = (body: string, operation: ReturnType<typeof closed>) => ({
+  ...operation,
+  security: [{ adminToken: [] }, { client: [] }],
+  requestBody: { content: { 'application/json': { schema: schema(body) } } },
 })
 
 const pool = inPath('name', 'Name of the pool')
@@ -87,7 +94,7 @@ const attempt = record({
 const trace = record({
   id: text,
   time,
-  kind: { enum: ['exchange', 'tunnel', 'denied'] },
+  kind: { enum: ['exchange', 'tunnel', 'denied', 'lease'] },
   client: record({ name: orNull('string'), address: text }),
   method: text,
   url: { ...text, description: 'Secret parts are masked' },
@@ -104,12 +111,49 @@ const trace = record({
   error: record({ code: text, message: text }),
 })
 
+const field = record({ name: text, value: text })
+const leaseSchemas = {
+  LeaseAsk: record({
+    session: { ...text, description: 'Stick to one credential' },
+    credential: { ...text, description: 'This credential only' },
+    scopes: { ...listOf(text), description: 'What the token must hold' },
+    path: { ...text, description: 'Of the request, for the pool’s requires' },
+    method: { ...text, default: 'GET' },
+    waitSeconds: { ...number, minimum: 0, description: 'At most queue.wait, the default' },
+    ttlSeconds: { ...number, minimum: 1, maximum: 300, default: 60 },
+  }),
+  Lease: record({
+    lease: text,
+    credential: text,
+    token: text,
+    header: { ...field, type: ['object', 'null'] },
+    query: { ...field, type: ['object', 'null'] },
+    headers: { type: 'object', additionalProperties: text, description: 'To be sent as well' },
+    egress: record({ name: text, url: { ...text, description: 'With its credentials' } }),
+    expiresAt: time,
+  }),
+  LeaseReport: record({
+    status: { ...integer, description: 'Of upstream’s answer; or else a verdict' },
+    retryAfterSeconds: number,
+    headers: { type: 'object', additionalProperties: text, description: 'Of the answer' },
+    body: { description: 'Of the answer, JSON or text, for matchers that look at it' },
+    verdict: { enum: REPORTABLE, description: 'In place of the matchers' },
+  }),
+  LeaseEnd: record({
+    lease: text,
+    verdict: { enum: REPORTABLE },
+    recovery: { enum: ['renewed', 'stale', 'failed'], description: 'Of an expired token' },
+    trace: text,
+  }),
+}
+
 export const openApi = {
   openapi: '3.1.0',
   info: {
     title: 'Cupbearer admin API',
     version: '1',
-    description: 'State of pools and credentials, and what each request did. Never a token.',
+    description:
+      'State of pools and credentials, and what each request did. No token but in a lease.',
   },
   security: [{ adminToken: [] }],
   paths: {
@@ -152,6 +196,26 @@ export const openApi = {
         [inPath('id', 'As the login’s first line tells')],
       ),
     },
+    '/api/pools/{name}/leases': {
+      post: leasing(
+        'LeaseAsk',
+        closed(
+          'A token for one request of a worker’s own, and the egress that it must leave by',
+          { 201: json('The lease', schema('Lease')) },
+          [pool],
+        ),
+      ),
+    },
+    '/api/leases/{id}': {
+      post: leasing(
+        'LeaseReport',
+        closed(
+          'Report what came of that request',
+          { 200: json('How that was understood', schema('LeaseEnd')) },
+          [inPath('id', 'As in the lease')],
+        ),
+      ),
+    },
     '/api/traces': {
       get: closed(
         'The latest requests, newest first',
@@ -178,7 +242,10 @@ export const openApi = {
     },
   },
   components: {
-    securitySchemes: { adminToken: { type: 'http', scheme: 'bearer' } },
+    securitySchemes: {
+      adminToken: { type: 'http', scheme: 'bearer' },
+      client: { type: 'http', scheme: 'basic', description: 'A client with lease: true' },
+    },
     schemas: {
       Error: record({ error: record({ code: text, message: text }) }),
       Readiness: record({ ready: { type: 'boolean' }, reasons: listOf(text) }),
@@ -202,6 +269,7 @@ export const openApi = {
       }),
       Credential: credential,
       Trace: trace,
+      ...leaseSchemas,
     },
   },
 }

@@ -8,8 +8,11 @@ import { proxyAutoConfig } from './pac.ts'
 import { AdminError } from './problem.ts'
 import { readTraceQuery } from './trace-query.ts'
 
-/** Who may ask: anybody, anybody while the listener is on loopback, or holders of the admin token (the default). */
-export type Access = 'anybody' | 'loopback'
+/**
+ * Who may ask: anybody, anybody while the listener is on loopback, clients that may lease beside the admin token,
+ * or holders of the admin token (the default).
+ */
+export type Access = 'anybody' | 'loopback' | 'lease'
 
 declare module 'fastify' {
   interface FastifyContextConfig {

@@ -1,8 +1,13 @@
 import { type AddressInfo, isIP } from 'node:net'
 import type { Config } from '../config/schema.ts'
+import type { ExchangeRuntime, PoolRuntime } from '../exchange/exchange.ts'
 import { formatAuthority, parseTarget, type Target } from '../lib/authority.ts'
 import { Secret } from '../lib/secret.ts'
+import type { Pool } from '../pool/pool.ts'
+import { Injector } from '../route/inject.ts'
 import { PassthroughPolicy } from '../route/passthrough.ts'
+import { Requirements } from '../route/requires.ts'
+import { Judge } from '../route/verdict.ts'
 
 /** What the parts of the app need to know, read off the configuration. */
 
@@ -29,6 +34,30 @@ export function injectedParameters(config: Config): ReadonlySet<string> {
       'query' in inject ? [inject.query.toLowerCase()] : [],
     ),
   )
+}
+
+/** The pools that a configuration has, compiled. */
+export function exchangeRuntimeOf(
+  config: Config,
+  pools: ReadonlyMap<string, Pool>,
+): ExchangeRuntime {
+  const runtimes = [...pools].flatMap(([name, pool]) => {
+    const poolConfig = config.pools[name]
+    if (!poolConfig) return []
+    const runtime: PoolRuntime = {
+      pool,
+      config: poolConfig,
+      injector: new Injector(poolConfig.inject),
+      judge: new Judge(poolConfig),
+      requires: Requirements.of(poolConfig.requires),
+    }
+    return [[name, runtime] as const]
+  })
+  return {
+    pools: new Map(runtimes),
+    passthroughEgress: config.passthrough.egress,
+    spoolDir: config.dataDir,
+  }
 }
 
 /** Equal for equal settings; secrets count by value, which never leaves this string. */

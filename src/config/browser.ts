@@ -12,14 +12,17 @@ const template = z.string().transform((text) => new Secret(text))
 /** The host stands as it is: a value must not lead the browser elsewhere. */
 const url = z
   .string()
-  .regex(
-    /^https?:\/\/[^/?#@\s{}]+(?:[/?#].*)?$/i,
+  .refine(
+    (text) => /^https?:\/\/[^/?#@\s{}]+(?:[/?#].*)?$/i.test(text),
     'expected an http:// or https:// URL without user name; values in braces stand after the host',
   )
   .transform((text) => new Secret(text))
 const urlGlob = z
   .string()
-  .regex(/^(?:https?|\*):\/\/[^/?#@\s]+(?:[/?#].*)?$/i, 'expected a URL, in which * is any text')
+  .refine(
+    (text) => /^(?:https?|\*):\/\/[^/?#@\s]+(?:[/?#].*)?$/i.test(text),
+    'expected a URL, in which * is any text',
+  )
 
 const wait = object({
   selector: selector.optional().describe('until such an element shows'),
@@ -35,7 +38,9 @@ const step = object({
   click: selector.optional().describe('clicks this element'),
   press: z.string().min(1).optional().describe('presses a key such as Enter'),
   wait: wait.optional().describe('waits for one thing'),
-  otp: selector.optional().describe('types what command prints, a one-time password, into this field'),
+  otp: selector
+    .optional()
+    .describe('types what command prints, a one-time password, into this field'),
   value: template.optional().describe('template, of fill and select'),
   on: selector.optional().describe('where press happens; default: wherever the page is'),
   command: command.optional().describe('of otp: program and arguments, run without a shell'),
@@ -130,7 +135,8 @@ function checkStep(step: Tree, vars: readonly string[], report: Report): void {
   const [action] = known
   if (action === undefined || known.length > 1) {
     const found = known.length > 1 ? `, found ${known.join(' and ')}` : ''
-    return report([], `expected one of ${Object.keys(ACTIONS).join(', ')}${found}`)
+    report([], `expected one of ${Object.keys(ACTIONS).join(', ')}${found}`)
+    return
   }
   const companions = ACTIONS[action] ?? {}
   for (const [key, needed] of Object.entries(companions)) {

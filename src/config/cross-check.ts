@@ -5,6 +5,7 @@ import { resolve } from 'node:path'
 import type { ConfigIssue } from '../errors.ts'
 import { type Authority, normalizeHost, parseTarget } from '../lib/authority.ts'
 import { parseDuration } from '../lib/units.ts'
+import { checkBrowser } from './browser.ts'
 import { checkExec } from './exec.ts'
 import { checkLogin } from './login.ts'
 import { checkOAuth2 } from './oauth2.ts'
@@ -130,7 +131,7 @@ function checkPools(config: Tree, report: Report): void {
       }
       ids.add(credential.id)
       const source = asObject(credential.source)
-      const templated = { login: checkLogin, exec: checkExec }[String(source.type)]
+      const templated = { login: checkLogin, exec: checkExec, browser: checkBrowser }[String(source.type)]
       templated?.(source, Object.keys(asObject(credential.vars)), (within, message) =>
         report([...path, 'source', ...within], message),
       )

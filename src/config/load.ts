@@ -70,6 +70,12 @@ function finish(parsed: ReturnType<typeof configSchema.parse>, file: string): Co
     for (const { source } of pool.credentials) {
       if (source.type === 'file') source.path = resolve(folder, source.path)
       if (source.type === 'exec') source.cwd = resolve(folder, source.cwd ?? '.')
+      if (source.type === 'browser') {
+        const { executable, steps } = source
+        // A bare name is looked for on PATH.
+        if (executable?.includes('/')) source.executable = resolve(folder, executable)
+        for (const step of steps) if (step.otp) step.cwd = resolve(folder, step.cwd ?? '.')
+      }
       if (source.type === 'oauth2') {
         for (const token of [source.assertion, source.subjectToken, source.actorToken]) {
           if (token && 'file' in token) token.file = resolve(folder, token.file)

@@ -181,13 +181,15 @@ export function checkLogin(source: unknown, vars: readonly string[], report: Rep
     ['refresh', 'steps'],
     report,
   )
-  for (const key of ['token', 'refreshToken', 'expiresIn']) {
+  for (const key of ['refreshToken', 'expiresIn']) {
     checkNames(renewal[key], within, ['refresh', key], report)
   }
   if (refreshToken === undefined && uses(renewal.steps, 'refreshToken')) {
     report(['refreshToken'], 'required, since the steps of refresh use {refreshToken}')
   }
+  // The token of before is no new one.
   const fresh = new Set([...vars, ...extractedNames(renewal.steps)])
+  checkNames(renewal.token, fresh, ['refresh', 'token'], report)
   if (renewal.token === undefined && typeof token === 'string' && !isKnown(token, fresh)) {
     report(
       ['refresh', 'token'],

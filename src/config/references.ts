@@ -73,7 +73,7 @@ export async function resolveReferences(
 function holdsTemplates(path: Path, owner: object, key: string): boolean {
   const { type } = owner as { type?: unknown }
   if (path.at(-1) !== 'source') return false
-  return type === 'login' || (type === 'exec' && key === 'env')
+  return type === 'login' || type === 'browser' || (type === 'exec' && key === 'env')
 }
 
 /** Why a file could not be read, in words and without its content. */

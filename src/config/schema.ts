@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { Secret } from '../lib/secret.ts'
+import { browserSource } from './browser.ts'
 import { execSource } from './exec.ts'
 import { loginSource } from './login.ts'
 import { oauth2Source } from './oauth2.ts'
@@ -111,7 +112,14 @@ const fileSource = object({
   path: z.string().min(1, 'expected a path').describe('file that holds the token; watched'),
   pointer: pointer.optional().describe('where the token stands when the file is JSON'),
 })
-const sources = [staticSource, fileSource, oauth2Source, loginSource, execSource] as const
+const sources = [
+  staticSource,
+  fileSource,
+  oauth2Source,
+  loginSource,
+  execSource,
+  browserSource,
+] as const
 const source = z.discriminatedUnion('type', sources, {
   error: `expected one of ${sources.map(({ shape }) => `"${shape.type.value}"`).join(', ')}`,
 })
@@ -342,6 +350,7 @@ export type CredentialConfig = PoolConfig['credentials'][number]
 export type SourceConfig = CredentialConfig['source']
 export type StaticSourceConfig = Extract<SourceConfig, { type: 'static' }>
 export type FileSourceConfig = Extract<SourceConfig, { type: 'file' }>
+export type { BrowserSourceConfig } from './browser.ts'
 export type { ExecSourceConfig } from './exec.ts'
 export type { LoginSourceConfig } from './login.ts'
 export type { OAuth2SourceConfig } from './oauth2.ts'

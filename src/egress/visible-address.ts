@@ -70,7 +70,8 @@ function addressesIn(text: string): string[] {
       .split(/[^0-9A-Fa-f:.]+/)
       .map((word) => addressOf(word.replace(/^[.]+|[.]+$/g, '')))
       // Double colons and zeros stand in text that is about something else.
-      .filter((address) => address !== undefined && address !== '::' && address !== '0.0.0.0')
+      .filter((address): address is string => address !== undefined)
+      .filter((address) => address !== '::' && address !== '0.0.0.0')
   )
 }
 

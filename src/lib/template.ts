@@ -40,17 +40,17 @@ export function templateNames(text: string): string[] {
 }
 
 /**
- * Fills a template in. `escape` makes a value fit for its place and is told all text before it; what comes out
+ * Fills a template in. `quote` makes a value fit for its place and is told all text before it; what comes out
  * is not looked at again, so a value with braces stays as it is.
  */
 export function renderTemplate(
   text: string,
-  valueOf: (name: string) => string,
-  escape: (value: string, before: string) => string = (value) => value,
+  lookUp: (name: string) => string,
+  quote: (value: string, before: string) => string = (value) => value,
 ): string {
   let result = ''
   for (const part of parseTemplate(text)) {
-    result += typeof part === 'string' ? part : escape(valueOf(part.name), result)
+    result += typeof part === 'string' ? part : quote(lookUp(part.name), result)
   }
   return result
 }

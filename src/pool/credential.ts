@@ -1,7 +1,7 @@
 import type { CredentialState } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Secret } from '../lib/secret.ts'
-import type { PinnedFetch, Source } from '../sources/source.ts'
+import type { PinnedConnect, PinnedFetch, Source } from '../sources/source.ts'
 import type { CredentialRecord } from '../store/store.ts'
 import type { RefreshPolicy } from '../token/lifetime.ts'
 import { ClockSkew } from '../token/skew.ts'
@@ -29,6 +29,7 @@ export interface CredentialSettings {
   headers: readonly string[]
   policy: RefreshPolicy
   fetch: PinnedFetch
+  connect: PinnedConnect | undefined
 }
 
 /**

@@ -2,26 +2,26 @@ import type { PoolConfig, SourceConfig } from '../config/schema.ts'
 import { CupbearerError, WireError } from '../errors.ts'
 import type { Events } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { LoginDialogue, PinnedFetch, Source, SourceVars } from '../sources/source.ts'
+import type {
+  LoginDialogue,
+  PinnedConnect,
+  PinnedFetch,
+  Source,
+  SourceVars,
+} from '../sources/source.ts'
 import type { Store } from '../store/store.ts'
 import type { Credential } from './credential.ts'
 import { Desk } from './desk.ts'
 import { Grant } from './grant.ts'
 import { Journal, type PoolLog } from './journal.ts'
+import { KeyRing } from './key-ring.ts'
 import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
 import { Logins } from './login.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
 import { callRoll } from './roster.ts'
-import type { SigningKeys, SigningKeysOptions } from './signing-keys.ts'
 import { describePool } from './status.ts'
 import { Stock } from './stock.ts'
 import { Turns } from './turns.ts'
-
-/** What of a configuration the signing keys depend on; undefined where none are watched. */
-function keysFingerprint({ issuer, jwks, verify }: PoolConfig): string | undefined {
-  if (issuer === undefined && jwks === undefined) return undefined
-  return JSON.stringify([issuer, jwks, verify])
-}
 
 /** What a pool is made of; sources, store and egress come from outside. */
 export interface PoolOptions {
@@ -39,6 +39,8 @@ export interface PoolOptions {
   readonly turns?: Turns
   /** `key` is `pool/id`. */
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
+  /** For sources that need more than `fetch`. */
+  readonly connectFor?: (egress: string) => PinnedConnect
   /** Tells of egresses that nothing may leave by, whatever their connections say. */
   readonly held?: (egress: string) => boolean
   /** 0 to 1, for jitter. */
@@ -60,8 +62,7 @@ export class Pool {
   readonly #journal: Journal
   readonly #refresher: Refresher
   readonly #logins: Logins
-  #keys: SigningKeys | undefined
-  #keysFingerprint: string | undefined
+  readonly #keyRing: KeyRing
   readonly #watches = new Map<Credential, () => void>()
   #config: PoolConfig
   #closed = false
@@ -100,10 +101,18 @@ export class Pool {
       events,
       log,
       random: this.#random,
-      keys: () => this.#keys,
+      keys: () => this.#keyRing.keys,
       turns: options.turns ?? new Turns(Number.POSITIVE_INFINITY),
       settings: () => ({ ...this.#config.refresh, quarantine: this.#config.quarantine }),
       ended: (credential, result) => this.#refreshed(credential, result),
+    })
+    this.#keyRing = new KeyRing({
+      pool: name,
+      clock,
+      random: this.#random,
+      log,
+      credentials: () => this.#stock.byId.values(),
+      plan: (credential, now) => this.#refresher.schedule(credential, now),
     })
     this.#logins = new Logins({
       pool: name,
@@ -258,8 +267,7 @@ export class Pool {
       ]),
     )
     const stored = await this.#load(fingerprints)
-    const fingerprint = keysFingerprint(config)
-    const { SigningKeys } = fingerprint === undefined ? {} : await import('./signing-keys.ts')
+    const swapKeys = await this.#keyRing.prepare(config)
     if (this.#closed) return
     this.#config = config
     const making = {
@@ -282,11 +290,7 @@ export class Pool {
     }
     // A pin that a reload has changed stays so after a restart.
     for (const credential of moved) if (credential.token) void this.#journal.write(credential)
-    if (fingerprint !== this.#keysFingerprint) {
-      this.#keys?.close()
-      this.#keysFingerprint = fingerprint
-      this.#keys = SigningKeys && new SigningKeys(this.#keysOptions())
-    }
+    swapKeys()
     this.#desk.changedAll([...leaving, ...roll.values()], 'configured', now)
     this.#desk.rearm()
   }
@@ -306,7 +310,7 @@ export class Pool {
     for (const stop of this.#watches.values()) stop()
     this.#watches.clear()
     this.#logins.close()
-    this.#keys?.close()
+    this.#keyRing.close()
     await this.#refresher.close()
     for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)
     await this.#journal.close()
@@ -330,28 +334,10 @@ export class Pool {
     return { result: 'failed', quarantined, reason, refresh }
   }
 
-  #keysOptions(): SigningKeysOptions {
-    return {
-      pool: this.name,
-      config: this.#config,
-      clock: this.#clock,
-      random: this.#random,
-      log: this.#options.log,
-      credentials: () => this.#stock.byId.values(),
-      renew: (credentials, withinMs) => {
-        const now = this.#clock.monotonic()
-        for (const credential of credentials) {
-          credential.renewBy(now + withinMs * this.#random())
-          this.#refresher.schedule(credential, now)
-        }
-      },
-    }
-  }
-
   #refreshed(credential: Credential, { kind, reason }: RefreshResult): void {
     const now = this.#clock.monotonic()
     const { lane } = credential.settings
-    if (kind === 'ok' && credential.token) this.#keys?.noticed(credential.token)
+    if (kind === 'ok' && credential.token) this.#keyRing.keys?.noticed(credential.token)
     if (kind === 'egress' && lane.restsUntil(now) <= now) this.#desk.rest(lane, now)
     else if (kind === 'ok' && lane.failures > 0) this.#desk.open(lane, now)
     this.#desk.changed(credential, reason ?? 'token was renewed', now)

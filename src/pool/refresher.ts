@@ -178,7 +178,7 @@ export class Refresher {
   /** Asks the source, within the time-out; a source that ignores the signal is not waited for. */
   async #obtain(credential: Credential, attempt: number, hasTurn: boolean): Promise<TokenSet> {
     const { clock, pool, settings, turns } = this.#options
-    const { host } = credential.settings
+    const { host, lane, headers, connect } = credential.settings
     let taken: string | undefined
     const { timeout } = settings()
     const abort = new AbortController()
@@ -195,6 +195,10 @@ export class Refresher {
       clock,
       signal,
       name: `${pool}/${credential.id}`,
+      connect,
+      egress: lane.name,
+      headers,
+      deadline: clock.monotonic() + timeout,
       serving: credential.hasLiveToken(clock.monotonic()),
     }
     try {

@@ -1,6 +1,6 @@
 import type { CredentialConfig, PoolConfig, SourceConfig } from '../config/schema.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { PinnedFetch, Source, SourceVars } from '../sources/source.ts'
+import type { PinnedConnect, PinnedFetch, Source, SourceVars } from '../sources/source.ts'
 import type { CredentialRecord, UsageRecord } from '../store/store.ts'
 import { DpopKey } from '../token/dpop.ts'
 import { readToken } from '../token/jwt.ts'
@@ -22,6 +22,7 @@ interface Making {
   readonly fingerprints: ReadonlyMap<string, string>
   readonly hostOf: (config: SourceConfig) => string | undefined
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
+  readonly connectFor?: ((egress: string) => PinnedConnect) | undefined
   readonly laneFor: (egress: string) => Lane
 }
 
@@ -88,7 +89,7 @@ function create(
 }
 
 function settingsFor(
-  { pool, config, hostOf, fetchFor, laneFor }: Making,
+  { pool, config, hostOf, fetchFor, connectFor, laneFor }: Making,
   credential: CredentialConfig,
   index: number,
   pinned: string | undefined,
@@ -104,6 +105,7 @@ function settingsFor(
     headers: profile,
     policy: { ahead: config.refresh.ahead, floorMs: config.refresh.floor },
     fetch: withProfile(fetchFor(egress, key), profile),
+    connect: connectFor?.(egress),
   }
 }
 

@@ -11,6 +11,9 @@ export interface Identified {
   readonly client: Client
   /** From user parameters, `name+session=abc`. */
   readonly hints: Hints
+}
+
+export interface Authenticated extends Identified {
   /** Whether it may ask for leases. */
   readonly lease: boolean
 }
@@ -36,7 +39,7 @@ export class ClientAuth {
   }
 
   /** Throws CLIENT_UNAUTHENTICATED or TOO_MANY_ATTEMPTS. */
-  identify(authorization: string | undefined, address: string): Identified {
+  identify(authorization: string | undefined, address: string): Authenticated {
     if (this.#clients.size === 0) {
       const parameters = authorization === undefined ? undefined : parseBasic(authorization)
       return {

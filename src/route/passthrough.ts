@@ -31,6 +31,11 @@ interface Rule {
   readonly range: { readonly list: BlockList; readonly prefix: number } | undefined
 }
 
+/** Whether an address is link-local, or of a cloud's metadata service. */
+export function isAlwaysDenied(address: string): boolean {
+  return [address, ...embeddedIPv4(address)].some((each) => inRanges(alwaysDenied, each))
+}
+
 /** Who unmapped traffic may go to: a pure judgement on the name asked for and the address that is dialled. */
 export class PassthroughPolicy {
   readonly #rules: readonly Rule[]
@@ -59,8 +64,8 @@ export class PassthroughPolicy {
 
   /** Whether this address may be dialled for that name; asked of the very address that is connected to. */
   permits(authority: Authority, address: string): boolean {
+    if (isAlwaysDenied(address)) return false
     const addresses = [address, ...embeddedIPv4(address)]
-    if (addresses.some((each) => inRanges(alwaysDenied, each))) return false
     const byAddress = addresses.map((each) => this.#byAddress(each))
     if (byAddress.includes(false)) return false
     const byName = this.#byName(authority)

@@ -112,12 +112,9 @@ export class Capture {
     const entry = (JSON.parse(text) as [string, string][]).find(([name]) => key.test(name))
     if (!entry) return
     const document = parse(entry[1])
-    const plain = typeof document === 'string' ? document : entry[1]
-    const found =
-      config.token === undefined
-        ? { ...readMembers(document, { ...config, token: '/' }), token: plain }
-        : readMembers(document, { ...config, token: config.token })
-    if (found && found.token !== '') this.#offer(++this.#order, found)
+    const whole = typeof document === 'string' ? document : entry[1]
+    const found = readMembers(document, config, whole)
+    if (found) this.#offer(++this.#order, found)
     else this.#near = `the entry of ${store} was there, without a token at its place`
   }
 
@@ -135,19 +132,19 @@ async function bodyOf(response: Response): Promise<string> {
   return body.length > MAX_BODY_BYTES ? '' : body.toString('utf8')
 }
 
-function readMembers(
-  document: unknown,
-  places: {
-    readonly token: string
-    readonly refreshToken?: string | undefined
-    readonly expiresIn?: string | undefined
-  },
-): Captured | undefined {
+interface Places {
+  readonly token?: string | undefined
+  readonly refreshToken?: string | undefined
+  readonly expiresIn?: string | undefined
+}
+
+/** Without a place of its own the token is `whole`. */
+function readMembers(document: unknown, places: Places, whole?: string): Captured | undefined {
   const at = (pointer: string | undefined) => {
     const value = pointer === undefined ? undefined : readPointer(document, pointer)
     return typeof value === 'string' || typeof value === 'number' ? String(value) : undefined
   }
-  const token = at(places.token)
+  const token = places.token === undefined ? whole : at(places.token)
   if (token === undefined || token === '') return undefined
   return { token, refreshToken: at(places.refreshToken), expiresIn: at(places.expiresIn) }
 }

@@ -35,7 +35,8 @@ const ARGUMENTS = [
 ]
 
 /** Of a profile these belong to one request, and the page knows better what it asks for. */
-const OF_ONE_REQUEST = /^(?:accept|accept-encoding|authorization|cookie|origin|referer|range|(?:content|if|sec)-.*)$/i
+const OF_ONE_REQUEST =
+  /^(?:accept|accept-encoding|authorization|cookie|origin|referer|range|(?:content|if|sec)-.*)$/i
 
 export interface LaunchOptions {
   readonly executable: string

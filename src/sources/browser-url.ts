@@ -7,7 +7,10 @@ const MAX_LENGTH = 8192
  */
 export function parseUrlGlob(glob: string): (url: string) => boolean {
   const [, origin = '', rest = ''] = /^([^/]*\/\/[^/?#]*)(.*)$/s.exec(glob) ?? []
-  const pattern = new RegExp(`^${translate(origin, '[^/?#]*')}${translate(rest || '/', '.*')}$`, 'is')
+  const pattern = new RegExp(
+    `^${translate(origin, '[^/?#]*')}${translate(rest || '/', '.*')}$`,
+    'is',
+  )
   const withQuery = rest.includes('?')
   return (url) => {
     if (url.length > MAX_LENGTH) return false

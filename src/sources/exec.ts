@@ -40,8 +40,9 @@ export function execSource(
   }
 }
 
-function environment(
-  config: ExecSourceConfig,
+/** What a command gets: the variables of its configuration, filled in, and who it is for. */
+export function environment(
+  config: Pick<ExecSourceConfig, 'env'>,
   vars: SourceVars,
   previous: TokenSet | undefined,
   { name = '' }: SourceContext,
@@ -62,8 +63,8 @@ function environment(
 }
 
 /** What the command printed; it and all that it started are gone when this settles. */
-function run(
-  { command, cwd, timeout }: ExecSourceConfig,
+export function run(
+  { command, cwd, timeout }: Pick<ExecSourceConfig, 'command' | 'cwd' | 'timeout'>,
   env: Record<string, string>,
   where: string,
   { signal, clock }: SourceContext,

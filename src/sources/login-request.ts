@@ -25,8 +25,8 @@ export interface StepPlace {
 
 /** Fills in a step. Throws a `StepError` for a value that is missing or cannot stand where it is asked for. */
 export function renderStep(step: LoginStepConfig, scope: Scope, place: StepPlace): StepRequest {
-  const render = (text: Secret | string, fit?: (value: string, before: string) => string) =>
-    fill(typeof text === 'string' ? text : text.reveal(), scope, place.label, fit)
+  const render = (text: Secret | string, quote?: (value: string, before: string) => string) =>
+    fill(typeof text === 'string' ? text : text.reveal(), scope, place.label, quote)
   const url = renderUrl(step.url.reveal(), scope, place)
   const headers = new Headers()
   for (const [name, text] of Object.entries(step.headers)) {
@@ -74,7 +74,7 @@ function fill(
   text: string,
   scope: Scope,
   label: string,
-  fit?: (value: string, before: string) => string,
+  quote?: (value: string, before: string) => string,
 ): string {
   return renderTemplate(
     text,
@@ -83,7 +83,7 @@ function fill(
       if (!value) throw new StepError('other', `${label} needs {${name}}, which was not found`)
       return value.reveal()
     },
-    fit,
+    quote,
   )
 }
 
@@ -129,7 +129,7 @@ function headerText(value: string, name: string, place: StepPlace): string {
   return value
 }
 
-type Render = (text: Secret | string, fit?: (value: string) => string) => string
+type Render = (text: Secret | string, quote?: (value: string) => string) => string
 
 function renderBody(step: LoginStepConfig, headers: Headers, render: Render): string | undefined {
   if (step.form) {

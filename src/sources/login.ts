@@ -57,10 +57,13 @@ class LoginSource implements Source {
     const before = new Map(this.#vars).set('token', token)
     if (refreshToken) before.set('refreshToken', refreshToken)
     const { scope, found } = await this.#run('refresh', refresh.steps, before, context)
-    // For the login's own templates only what these steps have found counts: else `{token}` were the old one.
+    // For a token and for the login's own templates only what these steps have found counts: else `{token}`
+    // were the old one.
     const fresh = new Map([...this.#vars, ...found])
     const set = readSet(
-      (key) => renderOptional(refresh[key], scope) ?? renderOptional(this.#config[key], fresh),
+      (key) =>
+        renderOptional(refresh[key], key === 'token' ? fresh : scope) ??
+        renderOptional(this.#config[key], fresh),
       context,
     )
     return set.refreshToken ? set : { ...set, refreshToken }

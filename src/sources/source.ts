@@ -1,9 +1,14 @@
+import type { Duplex } from 'node:stream'
+import type { Authority } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Secret } from '../lib/secret.ts'
 import type { TokenSet } from '../token/token.ts'
 
 /** `fetch` that leaves by the credential's pinned egress; rejects with `SourceError('egress')` when that is down. */
 export type PinnedFetch = (url: string | URL, init?: RequestInit) => Promise<Response>
+
+/** A stream to a target by the credential's pinned egress; rejects with an error of ours, or the signal's reason. */
+export type PinnedConnect = (target: Authority, signal: AbortSignal) => Promise<Duplex>
 
 /** A credential's values for the templates of its source. */
 export type SourceVars = Readonly<Record<string, Secret>>
@@ -17,6 +22,14 @@ export interface SourceContext {
   readonly name?: string | undefined
   /** Whether the token of before still serves: a renewal that fails costs nothing yet. */
   readonly serving?: boolean | undefined
+  /** For what speaks another protocol than `fetch`, or its own HTTP. */
+  readonly connect?: PinnedConnect | undefined
+  /** Name of the egress. */
+  readonly egress?: string | undefined
+  /** The header profile of the credential, `[name, value, …]`; `fetch` has it already. */
+  readonly headers?: readonly string[] | undefined
+  /** When the signal will end the try, monotonic ms. */
+  readonly deadline?: number | undefined
   /** Bounds each request of a try that has no bound as a whole, ms. */
   readonly requestTimeoutMs?: number | undefined
 }

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
 import type { SourceConfig } from '../config/schema.ts'
 import { Secret } from '../lib/secret.ts'
+import type { BrowserSetting } from './browser.ts'
+import { BrowserQueue } from './browser-queue.ts'
 import { deferred } from './deferred.ts'
 import { execSource } from './exec.ts'
 import { type FileSourceOptions, fileSource } from './file.ts'
@@ -12,6 +14,7 @@ import { staticSource } from './static.ts'
 export interface SourceOptions extends FileSourceOptions {
   /** Those of its credential. */
   readonly vars?: SourceVars | undefined
+  readonly browsers?: BrowserSetting | undefined
 }
 
 /** Grants that take a person: the module that knows it is loaded later. */
@@ -33,9 +36,19 @@ const KINDS: Kinds = {
     }),
   login: loginSource,
   exec: execSource,
+  browser: (config, options) =>
+    deferred(async () => (await import('./browser.ts')).browserSource(config, options), {
+      login: false,
+    }),
 }
 
-const TEMPLATED: ReadonlySet<string> = new Set(['login', 'exec'])
+const TEMPLATED: ReadonlySet<string> = new Set(['login', 'exec', 'browser'])
+
+/** `createSource` for one process: browsers take turns in it, and leave pictures of failures in `dataDir`. */
+export function sourceMaker(setting: Omit<BrowserSetting, 'queue'>): typeof createSource {
+  const browsers = { ...setting, queue: new BrowserQueue() }
+  return (config, options) => createSource(config, { browsers, ...options })
+}
 
 /** Makes the source that a credential's configuration asks for. */
 export function createSource(config: SourceConfig, options: SourceOptions = {}): Source {

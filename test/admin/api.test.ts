@@ -199,8 +199,8 @@ test('the OpenAPI document describes every route that answers', async () => {
     paths: Record<string, Record<string, unknown>>
   }
   for (const [path, methods] of Object.entries(paths)) {
-    // One never ends, the other is of a login that is under way.
-    if (path === '/api/events' || path === '/api/logins/{id}') continue
+    // One never ends, the others want something that is under way, or a body.
+    if (['/api/events', '/api/logins/{id}'].includes(path) || path.includes('/leases')) continue
     const real = path
       .replace('{name}', 'supplier')
       .replace(/credentials\/\{id\}/, 'credentials/alice')

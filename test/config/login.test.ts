@@ -92,6 +92,11 @@ describe('a login', () => {
       /refreshToken: required/,
     ],
     [
+      'a refresh that gives the old token',
+      { refresh: { steps: [{ url: 'https://a.test/' }], token: '{token}' } },
+      /refresh\.token: expected in braces/,
+    ],
+    [
       'a refresh that finds no token',
       { refresh: { steps: [{ url: 'https://a.test/' }] } },
       /refresh\.token: required/,

@@ -1,12 +1,14 @@
+// Its index gives dispatchers their `request`; the program itself does without.
+import 'undici'
 import { type Config, configSchema } from '../../src/config/schema.ts'
 import { Egresses } from '../../src/egress/egress.ts'
 import { UpstreamError } from '../../src/errors.ts'
-import { Events } from '../../src/events.ts'
+import { type EventMap, Events } from '../../src/events.ts'
 import { type Clock, systemClock } from '../../src/lib/clock.ts'
 import { testAuthority } from '../support/certificates.ts'
 
 export interface HarnessOptions {
-  readonly egress?: Record<string, string>
+  readonly egress?: Record<string, string | object>
   readonly upstream?: Record<string, unknown>
   readonly forbidden?: (address: string, port: number) => boolean
   readonly clock?: Clock
@@ -18,17 +20,20 @@ export class Harness implements AsyncDisposable {
   /** `name up` or `name down`, in order. */
   readonly changes: string[] = []
   readonly messages: string[] = []
-  readonly #events = new Events()
+  /** What probes have told. */
+  readonly news: EventMap['address'][0][] = []
+  readonly events = new Events()
 
   constructor(options: HarnessOptions = {}) {
-    this.#events.on('egress', ({ egress, up, reason }) => {
+    this.events.on('address', (news) => this.news.push(news))
+    this.events.on('egress', ({ egress, up, reason }) => {
       this.changes.push(`${egress} ${up ? 'up' : 'down'}`)
       this.messages.push(reason)
     })
     this.egresses = new Egresses({
       ...settings(options),
       forbidden: options.forbidden ?? (() => false),
-      events: this.#events,
+      events: this.events,
       clock: options.clock ?? systemClock,
     })
   }

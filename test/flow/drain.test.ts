@@ -6,11 +6,11 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { begin, said } from '../cli/command-line.ts'
 import { startApp, type TestApp } from '../support/app.ts'
-import { startAuthServer } from '../support/auth-server.ts'
 import { ProxyClient } from '../support/client.ts'
 import { Listener } from '../support/listener.ts'
 import { startOrigin } from '../support/origin.ts'
 import { trusting } from '../support/protected-origin.ts'
+import { json, startScriptedEndpoint } from '../support/scripted-endpoint.ts'
 
 const open: AsyncDisposable[] = []
 
@@ -134,24 +134,28 @@ describe('stop', () => {
   })
 
   test('lets a request that waits for its first token have it', async () => {
-    const auth = await startAuthServer()
-    open.push(auth)
+    let give = () => {}
+    const endpoint = await startScriptedEndpoint((response) => {
+      give = () => json(response, 200, { access_token: 'first', token_type: 'Bearer' })
+    })
+    open.push(endpoint)
     const origin = await startSlowOrigin()
-    auth.fail({ delayMs: 200 })
     const source = {
       type: 'oauth2',
       grant: 'client_credentials',
-      tokenUrl: auth.tokenUrl,
-      clientId: auth.clientId,
-      clientSecret: auth.clientSecret,
+      tokenUrl: `${endpoint.url}/token`,
+      clientId: 'client',
+      clientSecret: 'secret',
     }
     const pools = {
       api: { targets: [`api.test:${origin.port}`], credentials: [{ id: 'a', source }] },
     }
     const app = await start(configFor(origin.port, { pools }))
     const answer = app.client().request(`${origin.url}/quick`)
-    while ((await app.admin('/api/pools/api')).waiting === 0);
+    await expect.poll(async () => (await app.admin('/api/pools/api')).waiting).toBe(1)
+    await expect.poll(() => endpoint.requests.length).toBe(1)
     const stopped = app.app.stop()
+    give()
     expect((await answer).status).toBe(200)
     await stopped
   })

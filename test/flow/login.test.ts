@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test, vi } from 'vitest'
@@ -30,8 +30,16 @@ async function example(
 const credentialOf = async (app: TestApp, pool: string) =>
   (await app.admin(`/api/pools/${pool}`)).credentials[0]
 
-afterEach(() => {
+const folders: string[] = []
+async function folder(): Promise<string> {
+  const made = await mkdtemp(join(tmpdir(), 'cupbearer-login-'))
+  folders.push(made)
+  return made
+}
+
+afterEach(async () => {
   vi.unstubAllEnvs()
+  for (const made of folders.splice(0)) await rm(made, { recursive: true, force: true })
 })
 
 describe('a registry: Verdaccio', () => {
@@ -142,16 +150,6 @@ describe('login pages: oidc-provider', () => {
 })
 
 describe('a command', () => {
-  const folders: string[] = []
-  const folder = async () => {
-    const made = await mkdtemp(join(tmpdir(), 'cupbearer-exec-'))
-    folders.push(made)
-    return made
-  }
-  afterEach(async () => {
-    for (const made of folders.splice(0)) await rm(made, { recursive: true, force: true })
-  })
-
   test('beside the configuration gives a token, and gets its refresh token back', async () => {
     await using origin = await startOrigin()
     const dir = await folder()
@@ -183,4 +181,20 @@ echo '{"kind":"ExecCredential","status":{"token":"k8s-token","expirationTimestam
     expect(answer.json()).toMatchObject({ authorization: 'Bearer k8s-token' })
     expect((await credentialOf(app, 'cluster')).expiresAt).toBe('2099-01-01T00:00:00.000Z')
   })
+})
+
+test('a token in a file is replaced with it', async () => {
+  await using origin = await startOrigin()
+  const dir = await folder()
+  const write = async (token: string) => {
+    await writeFile(join(dir, 'new.json'), JSON.stringify({ access_token: token }))
+    await rename(join(dir, 'new.json'), join(dir, 'token.json'))
+  }
+  await write('first')
+  await using app = await startApp(await example('file-token.json', { REPORTS: origin.url }), dir)
+  const seen = async () =>
+    (await app.client().request(origin.url)).json<{ authorization: string }>().authorization
+  expect(await seen()).toBe('Bearer first')
+  await write('second')
+  await expect.poll(seen, { timeout: 5000 }).toBe('Bearer second')
 })

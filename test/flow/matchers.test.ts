@@ -47,7 +47,10 @@ beforeAll(async () => {
         request.headers.authorization
       const { answer } = cases.find((each) => each.key === key) as (typeof cases)[number]
       if (!refused.has(key)) refused.set(key, String(token))
-      if (refused.get(key) !== String(token)) return response.end('{"data":"good"}')
+      if (refused.get(key) !== String(token)) {
+        response.end('{"data":"good"}')
+        return
+      }
       for (const [name, value] of Object.entries(answer.headers)) {
         const epoch = Math.round(Date.now() / 1000) + (answer.restSeconds ?? 0)
         response.setHeader(name, value.replace('{epoch}', String(epoch)))

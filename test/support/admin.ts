@@ -1,7 +1,7 @@
 import { request } from 'node:http'
-import type { AdminBackend } from '../../src/admin/backend.ts'
+import type { AdminBackend, IdentifiedClient } from '../../src/admin/backend.ts'
 import { type AdminServer, startAdmin } from '../../src/admin/server.ts'
-import { CupbearerError } from '../../src/errors.ts'
+import { CupbearerError, WireError } from '../../src/errors.ts'
 import { Events, type ExchangeRecord } from '../../src/events.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Secret } from '../../src/lib/secret.ts'
@@ -34,6 +34,14 @@ export class TestAdmin {
     answer: LoginDialogue['answer'],
     signal: AbortSignal,
   ) => Promise<void> = async () => {}
+  /** Gives no lease and knows none, unless a test says otherwise. */
+  leases: AdminBackend['leases'] = {
+    open: async () => undefined,
+    report: async () => 'unknown',
+  }
+  identify: (authorization: string) => IdentifiedClient = () => {
+    throw new WireError('CLIENT_UNAUTHENTICATED', 'proxy credentials are missing or wrong')
+  }
   readonly #recorder: TraceRecorder
   readonly #metrics: Metrics
   #server: AdminServer | undefined
@@ -76,6 +84,11 @@ export class TestAdmin {
       },
       login: async (_pool, _credential, { tell, answer }, signal) =>
         this.login(tell, answer, signal),
+      leases: {
+        open: async (...asked) => this.leases.open(...asked),
+        report: async (...asked) => this.leases.report(...asked),
+      },
+      identify: (authorization) => this.identify(authorization),
       traces: this.#recorder,
       ready: () => this.readiness,
       metrics: async () => ({
