@@ -1,8 +1,8 @@
 import { type Cupbearer, createCupbearer } from '../app.ts'
 import { loadConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
-import { watchConfig } from '../config/watch.ts'
-import { createLog, type Logger } from '../lib/log.ts'
+import { FileWatch } from '../config/watch.ts'
+import { createLog } from '../lib/log.ts'
 import { EXIT } from './command.ts'
 
 /** Runs the proxy until it is told to stop; gives the exit code. */
@@ -21,7 +21,15 @@ export async function serve(config: Config, onReady: (app: Cupbearer) => void): 
   }
   const stops = stopSignals()
   process.on('SIGHUP', reload)
-  const endWatch = watchFile(config.file, reload, log)
+  const watch = new FileWatch(reload, {
+    onError: (error) =>
+      log.warn(
+        { code: (error as NodeJS.ErrnoException).code },
+        'a file of the configuration is not watched; SIGHUP reloads it',
+      ),
+  })
+  const follow = (files: readonly string[]) => watch.follow([config.file, ...files])
+  follow(Object.values(config.pools).flatMap((pool) => pool.credentialsFrom?.path ?? []))
 
   const atOnce = stops.second.then(async () => {
     log.warn('stopped at once')
@@ -29,7 +37,8 @@ export async function serve(config: Config, onReady: (app: Cupbearer) => void): 
     return EXIT.failed
   })
   const served = async () => {
-    app = await createCupbearer({ config, log, reloadFrom: () => loadConfig(config.file) })
+    const reloadFrom = () => loadConfig(config.file, process.env, follow)
+    app = await createCupbearer({ config, log, reloadFrom })
     if (stops.asked() === 0) {
       ready = true
       onReady(app)
@@ -37,7 +46,7 @@ export async function serve(config: Config, onReady: (app: Cupbearer) => void): 
     }
     await stops.first
     ready = false
-    endWatch()
+    watch.close()
     log.info('finishing the requests in flight')
     await app.stop()
     // A forced stop ends this wait too.
@@ -55,18 +64,4 @@ function stopSignals() {
   const onSignal = () => resolvers[asked++]?.()
   process.on('SIGTERM', onSignal).on('SIGINT', onSignal)
   return stops
-}
-
-function watchFile(file: string, reload: () => void, log: Logger): () => void {
-  const onError = (error: Error) =>
-    log.warn(
-      { code: (error as NodeJS.ErrnoException).code },
-      'the configuration is not watched; SIGHUP reloads it',
-    )
-  try {
-    return watchConfig(file, reload, { onError })
-  } catch (error) {
-    onError(error as Error)
-    return () => {}
-  }
 }

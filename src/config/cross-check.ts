@@ -122,6 +122,9 @@ function checkPools(config: Tree, report: Report): void {
         report(['pools', name, 'targets', index], `the pool ${owner} has this target already`)
       }
     }
+    if (asList(pool.credentials).length === 0 && pool.credentialsFrom === undefined) {
+      report(['pools', name, 'credentials'], 'expected at least one credential, or credentialsFrom')
+    }
     const ids = new Set<unknown>()
     for (const [index, value] of asList(pool.credentials).entries()) {
       const credential = asObject(value)

@@ -3,6 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { normalizeHost } from '../lib/authority.ts'
 import { Secret } from '../lib/secret.ts'
+import { expandCredentials } from './credentials-from.ts'
 import { crossCheck } from './cross-check.ts'
 import { describeIssues } from './issues.ts'
 import { readJson } from './json.ts'
@@ -11,18 +12,24 @@ import { type Config, configSchema } from './schema.ts'
 
 /**
  * Reads a configuration, resolves its references, checks it and freezes it.
- * Throws `ConfigError` with every issue at once.
+ * Throws `ConfigError` with every issue at once. `files` hears, also then, of the files beside the configuration
+ * whose saving changes it.
  */
 export async function loadConfig(
   file: string,
   env: NodeJS.ProcessEnv = process.env,
+  files: (paths: readonly string[]) => void = () => {},
 ): Promise<Config> {
   const absolute = resolve(file)
   const folder = dirname(absolute)
   const json = readJson(await readText(absolute))
   if ('issues' in json) throw new ConfigError(json.issues, file)
 
-  const { tree, issues } = await resolveReferences(json.value, folder, env)
+  const resolved = await resolveReferences(json.value, folder, env)
+  const expanded = await expandCredentials(resolved.tree, folder)
+  files(expanded.files)
+  const { tree, relocate } = expanded
+  const issues = [...resolved.issues, ...expanded.issues]
   const parsed = configSchema.safeParse(tree)
   if (!parsed.success) {
     // A reference that is missing is told once, not again as a value of the wrong form.
@@ -31,7 +38,7 @@ export async function loadConfig(
   }
   const told = new Set(issues.map((issue) => issue.path))
   issues.push(...(await crossCheck(tree, folder)).filter(({ path }) => !told.has(path)))
-  if (!parsed.success || issues.length > 0) throw new ConfigError(issues, file)
+  if (!parsed.success || issues.length > 0) throw new ConfigError(relocate(issues), file)
   return finish(parsed.data, absolute)
 }
 
@@ -67,6 +74,8 @@ function finish(parsed: ReturnType<typeof configSchema.parse>, file: string): Co
     dataDir: storeFile === undefined ? join(folder, 'data') : dirname(storeFile),
   }
   for (const pool of Object.values(config.pools)) {
+    const { credentialsFrom } = pool
+    if (credentialsFrom) credentialsFrom.path = resolve(folder, credentialsFrom.path)
     for (const { source } of pool.credentials) {
       if (source.type === 'file') source.path = resolve(folder, source.path)
       if (source.type === 'exec') source.cwd = resolve(folder, source.cwd ?? '.')

@@ -101,7 +101,9 @@ export const oauth2Source = object({
   refreshToken: secret.optional().describe('first refresh token; later ones are kept in the store'),
   assertion: assertion
     .optional()
-    .describe('assertion for the grant jwt_bearer: as it is, or what to sign with privateKey'),
+    .describe(
+      'assertion for the grant jwt_bearer: as it is, { "file": PATH }, or { "issuer", "subject", "audience", "lifetime", "claims" } to be signed with privateKey',
+    ),
   subjectToken: foreignToken
     .optional()
     .describe('token to exchange, for the grant token_exchange; or { "file": PATH }'),

@@ -70,8 +70,9 @@ export async function resolveReferences(
 }
 
 /** A reference is text also where templates stand: a password with braces must not become one. */
-function holdsTemplates(path: Path, owner: object, key: string): boolean {
+export function holdsTemplates(path: Path, owner: object, key: string): boolean {
   const { type } = owner as { type?: unknown }
+  if (path.at(-1) === 'credentialsFrom') return key === 'template'
   if (path.at(-1) !== 'source') return false
   return type === 'login' || type === 'browser' || (type === 'exec' && key === 'env')
 }

@@ -232,10 +232,17 @@ const pool = object({
     .default(['direct'])
     .describe('egresses to spread unpinned credentials over; the choice is kept'),
   headers: headers.optional().describe('headers fixed for the pool'),
-  credentials: z
-    .array(credential)
-    .min(1, 'expected at least one credential')
-    .describe('the accounts'),
+  credentials: z.array(credential).default([]).describe('the accounts'),
+  credentialsFrom: object({
+    path: z.string().min(1, 'expected a path').describe('CSV with a header, or NDJSON; watched'),
+    template: z
+      .record(z.string(), z.unknown())
+      .describe('an entry of credentials, in which {COLUMN} stands for the column of that name'),
+  })
+    // Its credentials are among the others by now, and the template may hold secrets.
+    .transform(({ path }) => ({ path }))
+    .optional()
+    .describe('more accounts, one for each row of a file'),
 })
 
 export const configSchema = object({

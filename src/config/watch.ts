@@ -67,6 +67,39 @@ export function watchConfig(
   return close
 }
 
+/** Watches a set of files that changes: those that a configuration is made from. */
+export class FileWatch {
+  readonly #onChange: () => void
+  readonly #options: WatchOptions
+  readonly #watches = new Map<string, () => void>()
+
+  constructor(onChange: () => void, options: WatchOptions = {}) {
+    this.#onChange = onChange
+    this.#options = options
+  }
+
+  /** Watches these files and no others; one that is watched already misses nothing. */
+  follow(files: readonly string[]): void {
+    for (const [file, close] of this.#watches) {
+      if (files.includes(file)) continue
+      close()
+      this.#watches.delete(file)
+    }
+    for (const file of files) {
+      if (this.#watches.has(file)) continue
+      try {
+        this.#watches.set(file, watchConfig(file, this.#onChange, this.#options))
+      } catch (error) {
+        this.#options.onError?.(error as Error)
+      }
+    }
+  }
+
+  close(): void {
+    this.follow([])
+  }
+}
+
 /** What changes when a file is saved; undefined while there is none. */
 function signature(path: string): string | undefined {
   try {

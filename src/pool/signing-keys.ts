@@ -63,7 +63,7 @@ export class SigningKeys {
   /** Before a token is asked for: without keys it could not be verified. Throws `SourceError`. */
   async ready(): Promise<void> {
     if (!this.#expectations || this.#watch.keySet) return
-    await this.#watch.poll()
+    await this.#watch.demand()
     if (!this.#watch.keySet) {
       throw new SourceError('transient', `no signing keys to verify by: ${this.#watch.reason}`)
     }

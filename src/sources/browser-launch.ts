@@ -103,6 +103,8 @@ export async function launchBrowser(
   options: LaunchOptions,
 ): Promise<RunningBrowser> {
   const { executable, headless, proxy, timeoutMs, clock } = options
+  const profile = readProfile(options.profile)
+  const [language] = profile.languages
   const folder = await mkdtemp(join(tmpdir(), 'cupbearer-browser-'))
   const removeFolder = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
   let browser: Browser
@@ -111,7 +113,12 @@ export async function launchBrowser(
       executablePath: executable,
       headless,
       chromiumSandbox: !runsWithoutSandbox(),
-      args: ARGUMENTS,
+      args: [
+        ...ARGUMENTS,
+        ...(language === undefined
+          ? []
+          : [`--lang=${language}`, `--accept-lang=${profile.languages}`]),
+      ],
       env: environment(folder),
       // The password is handed over when the proxy asks for it: it stands in no argument.
       proxy: {
@@ -139,7 +146,8 @@ export async function launchBrowser(
   try {
     pid = await processOf(browser)
     const context = await browser.newContext({
-      ...profileOf(options.profile),
+      extraHTTPHeaders: profile.headers,
+      ...(profile.userAgent !== undefined && { userAgent: profile.userAgent }),
       acceptDownloads: false,
       // What they ask for would be hidden from us.
       serviceWorkers: 'block',
@@ -186,22 +194,26 @@ function environment(folder: string): Record<string, string> {
   return env
 }
 
-function profileOf(profile: readonly string[]) {
+interface Profile {
+  readonly headers: Record<string, string>
+  readonly userAgent: string | undefined
+  /** Tags of Accept-Language, best first: what a script reads must agree with what a server is sent. */
+  readonly languages: readonly string[]
+}
+
+function readProfile(profile: readonly string[]): Profile {
   const headers: Record<string, string> = {}
   let userAgent: string | undefined
-  let locale: string | undefined
+  let languages: string[] = []
   for (let i = 0; i < profile.length; i += 2) {
     const [name, value] = [profile[i] as string, profile[i + 1] as string]
     if (/^user-agent$/i.test(name)) userAgent = value
     else if (!OF_ONE_REQUEST.test(name)) headers[name] = value
-    // What a script reads must agree with what the server is sent.
-    if (/^accept-language$/i.test(name)) locale = /^[a-z]{2,3}(?:-[a-z0-9]+)*/i.exec(value)?.[0]
+    if (/^accept-language$/i.test(name)) {
+      languages = value.match(/(?<![\w-])[a-z]{2,3}(?:-[a-z0-9]{2,8})*/gi) ?? []
+    }
   }
-  return {
-    extraHTTPHeaders: headers,
-    ...(userAgent !== undefined && { userAgent }),
-    ...(locale !== undefined && { locale }),
-  }
+  return { headers, userAgent, languages }
 }
 
 /** The library's text holds the whole command line: only what is known is told. */

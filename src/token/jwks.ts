@@ -1,6 +1,6 @@
 import type { JSONWebKeySet, JWTVerifyGetKey } from 'jose'
 import { createLocalJWKSet } from 'jose/jwks/local'
-import { SourceError } from '../errors.ts'
+import { CupbearerError, SourceError } from '../errors.ts'
 import type { Clock } from '../lib/clock.ts'
 
 /** What a server said, read whole. */
@@ -31,6 +31,8 @@ const MAX_POLL_MS = 3600_000
 const DEFAULT_POLL_MS = 300_000
 /** Least gap between fetches that tokens with unknown keys ask for: anybody can name a key. */
 const COOLDOWN_MS = 30_000
+/** The same while there are no keys at all, and tokens wait for them. */
+const EAGER_MS = 1000
 /** No honest set comes near it. */
 const MAX_KEYS = 200
 
@@ -73,11 +75,11 @@ export class KeyWatch {
     return this.#running
   }
 
-  /** Asks because a token names a key that is not known, but not too often. */
+  /** Asks because a token has a key that is not known, but not too often. */
   async demand(): Promise<void> {
     if (this.#running) return this.#running
     const now = this.#options.clock.monotonic()
-    if (now - this.#demandedAt < COOLDOWN_MS) return
+    if (now - this.#demandedAt < (this.#keySet ? COOLDOWN_MS : EAGER_MS)) return
     this.#demandedAt = now
     return this.poll()
   }
@@ -96,7 +98,8 @@ export class KeyWatch {
       this.#failures = 0
       if (!this.#stopped) fetched()
     } catch (error) {
-      this.#reason = error instanceof SourceError ? error.message : 'the key set could not be used'
+      this.#reason =
+        error instanceof CupbearerError ? error.message : 'the key set could not be used'
       next = MIN_POLL_MS * 2 ** Math.min(this.#failures, 10)
       this.#failures += 1
       // What the issuer moved is found through its metadata.

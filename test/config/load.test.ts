@@ -44,6 +44,7 @@ describe('a valid configuration', () => {
       floor: 30_000,
       timeout: 30_000,
       minInterval: 5000,
+      parallel: 8,
     })
     expect(supplier?.limits.rate).toEqual([{ count: 10, windowMs: 1000 }])
     expect(supplier?.egress).toEqual(['direct'])
@@ -188,7 +189,7 @@ describe('errors', () => {
       ),
       'pools.other.targets[0]': 'the pool supplier has this target already',
       'pools.other.select': expect.stringContaining('"least-used"'),
-      'pools.other.credentials': 'expected at least one credential',
+      'pools.other.credentials': 'expected at least one credential, or credentialsFrom',
     })
   })
 

@@ -8,7 +8,8 @@ import { trusting } from '../support/protected-origin.ts'
 import { type SocksProxyBehaviour, startSocksProxy } from '../support/socks-proxy.ts'
 
 const WELL = '127.0.0.9'
-const CONNECT_TIMEOUT_MS = 250
+/** Long enough for the healthy on a busy machine. */
+const CONNECT_TIMEOUT_MS = 1000
 const AUTH = { user: 'ann', pass: 'correct horse' }
 
 interface Sick extends AsyncDisposable {

@@ -1,8 +1,13 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { startApp, type TestApp } from '../support/app.ts'
 import { type AuthServer, startAuthServer } from '../support/auth-server.ts'
+import { testAuthority } from '../support/certificates.ts'
 import { startHttpProxy } from '../support/http-proxy.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { startProtectedOrigin, trusting } from '../support/protected-origin.ts'
 
 interface Lease {
   lease: string
@@ -47,13 +52,13 @@ async function start(...how: Parameters<typeof config>): Promise<void> {
 }
 
 /** A pool whose tokens come from the auth server and are refused once they are revoked. */
-async function startRenewing(): Promise<void> {
-  auth = await startAuthServer({ accessTokenTtlSeconds: 600 })
+async function startRenewing(pool: object = {}, more: object = {}): Promise<void> {
+  auth ??= await startAuthServer({ accessTokenTtlSeconds: 600 })
   const { tokenUrl, clientId, clientSecret } = auth
   const refreshToken = await auth.issueRefreshToken('a')
   const grant = { grant: 'refresh_token', tokenUrl, clientId, clientSecret, refreshToken }
   const credentials = [{ id: 'a', source: { type: 'oauth2', ...grant } }]
-  await start({ credentials, refresh: { minInterval: '50ms' } })
+  await start({ credentials, refresh: { minInterval: '50ms' }, ...pool }, more)
 }
 
 async function post(path: string, body: object, as = ADMIN, signal?: AbortSignal): Promise<Answer> {
@@ -214,24 +219,6 @@ describe('limits', () => {
     const asked = performance.now()
     expect(await codeOf(ask({ waitSeconds: 0.2 }))).toEqual([503, 'POOL_EXHAUSTED'])
     expect(performance.now() - asked).toBeLessThan(5000)
-  })
-
-  test('bound the leases of one client at a thousand, others aside', async () => {
-    const client = { password: 'pw', lease: true }
-    await start({}, { clients: { one: client, two: client } })
-    const [one, two] = [basic('one:pw'), basic('two:pw')]
-    const first = await lease({}, one)
-    for (let i = 0; i < 27; i++) {
-      const statuses = await Promise.all(Array.from({ length: 37 }, () => ask({}, one)))
-      expect(new Set(statuses.map(({ status }) => status))).toEqual(new Set([201]))
-    }
-    const refused = await ask({}, one)
-    expect([refused.status, refused.body.error?.code]).toEqual([503, 'QUEUE_FULL'])
-    expect(refused.retryAfter).toBe('1')
-    await lease({}, two)
-    await report(first, { status: 200 }, one)
-    await lease({}, one)
-    expect((await pool()).credentials[0].inFlight).toBe(1001)
   })
 })
 
@@ -419,4 +406,89 @@ test('at the end who waits is told, and no lease keeps the process', async () =>
   const stopped = app.app.stop()
   expect(await codeOf(second)).toEqual([503, 'SHUTTING_DOWN'])
   await stopped
+})
+
+describe('the example worker', () => {
+  /** Runs it to its end: exit code and what it printed. */
+  async function work(worker: ChildProcess): Promise<unknown[]> {
+    let printed = ''
+    for (const stream of [worker.stdout, worker.stderr]) {
+      stream?.on('data', (chunk: Buffer) => {
+        printed += chunk.toString()
+      })
+    }
+    const [code] = await once(worker, 'close')
+    return [code, printed.trim().split('\n')]
+  }
+  const example = (name: string) =>
+    fileURLToPath(new URL(`../../examples/${name}`, import.meta.url))
+  const { caFile } = testAuthority()
+  const environment = () => ({
+    PATH: process.env.PATH,
+    CUPBEARER_ADMIN: app.app.adminUrl,
+    CUPBEARER_CLIENT: 'worker:pw',
+    HTTP_PROXY: 'http://127.0.0.1:1',
+    SSL_CERT_FILE: caFile,
+    NODE_EXTRA_CA_CERTS: caFile,
+  })
+  const workers: Record<string, (args: string[]) => ChildProcess> = {
+    'lease-worker.py': (args) =>
+      spawn('python3', [example('lease-worker.py'), ...args], { env: environment() }),
+    'lease-worker.mjs': (args) =>
+      spawn(process.execPath, [example('lease-worker.mjs'), ...args], { env: environment() }),
+  }
+
+  test.each(Object.entries(workers))(
+    '%s leaves by its egress and gets over a token that has died',
+    async (_name, worker) => {
+      await using proxy = await startHttpProxy({ auth: { user: 'me', pass: 'p@ss' } })
+      auth = await startAuthServer({ accessTokenTtlSeconds: 600 })
+      await using api = await startProtectedOrigin(auth)
+      await startRenewing(
+        { targets: [`127.0.0.1:${api.port}`], egress: ['home'] },
+        {
+          upstream: trusting(),
+          egress: { home: proxy.url },
+          clients: { worker: { password: 'pw', lease: true } },
+        },
+      )
+      const warm = await lease()
+      await report(warm, { status: 200 })
+      auth.revokeAccessTokens()
+      const url = `https://127.0.0.1:${api.port}/items?page=2`
+      expect(await work(worker(['api', url]))).toEqual([
+        0,
+        [`401 expired a ${url}`, `200 ok a ${url}`],
+      ])
+      expect(api.requests.map(({ remoteAddress }) => remoteAddress)).toEqual([
+        proxy.host,
+        proxy.host,
+      ])
+      expect((await pool()).credentials[0]).toMatchObject({ inFlight: 0, generation: 2 })
+    },
+  )
+
+  test.each(Object.entries(workers))('%s goes no other way', async (_name, worker) => {
+    await start(
+      {},
+      {
+        clients: { worker: { password: 'pw', lease: true } },
+        egress: { far: 'socks5://127.0.0.1:1' },
+      },
+    )
+    await app.reconfigure(
+      config(
+        { egress: ['far'] },
+        {
+          clients: { worker: { password: 'pw', lease: true } },
+          egress: { far: 'socks5://127.0.0.1:1' },
+        },
+        ['b'],
+      ),
+    )
+    const [code, printed] = await work(worker(['api', `${origin.url}/`]))
+    expect(code).toBe(1)
+    expect(String(printed)).toContain('this example cannot leave by socks5:, the egress far')
+    expect(origin.requests).toEqual([])
+  })
 })

@@ -11,6 +11,7 @@ export const PROGRAMS = {
   mkfifo: 'coreutils',
   openssl: 'openssl',
   prlimit: 'util-linux',
+  python3: 'python3',
 }
 
 const missing = () => Object.keys(PROGRAMS).filter((program) => !isOnPath(program))
