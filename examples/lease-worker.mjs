@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import tls from 'node:tls'
 
 const TRIES = 3
+const TIMEOUT_MS = 60_000
 /** What tells why an answer refuses the token. */
 const TELLING = ['retry-after', 'ratelimit', 'www-authenticate']
 
@@ -35,7 +36,7 @@ async function call(path, body) {
 }
 
 /** A socket through an HTTP proxy to the target, TLS included where that is asked for. */
-async function tunnel(target, proxy) {
+async function tunnel(target, proxy, signal) {
   const authority = `${target.hostname}:${target.port || (target.protocol === 'https:' ? 443 : 80)}`
   const user = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`
   const asked = http.request({
@@ -43,6 +44,7 @@ async function tunnel(target, proxy) {
     port: proxy.port || 80,
     method: 'CONNECT',
     path: authority,
+    signal,
     headers: { host: authority, ...(proxy.username && { 'proxy-authorization': basic(user) }) },
   })
   asked.end()
@@ -54,19 +56,19 @@ async function tunnel(target, proxy) {
   if (target.protocol === 'http:') return socket
   const servername = /^[\d.]+$|^\[/.test(target.hostname) ? '' : target.hostname
   const secure = tls.connect({ socket, host: target.hostname, servername })
-  await once(secure, 'secureConnect')
+  await once(secure, 'secureConnect', { signal })
   return secure
 }
 
 /** How to leave by the lease's egress, or not at all. */
-async function way(target, egress) {
+async function way(target, egress, signal) {
   const url = new URL(egress.url)
   if (url.protocol === 'direct:') return { agent: false }
   if (url.protocol === 'local:') return { agent: false, localAddress: url.hostname }
   if (url.protocol !== 'http:') {
     throw new Error(`this example cannot leave by ${url.protocol}, the egress ${egress.name}`)
   }
-  const socket = await tunnel(target, url)
+  const socket = await tunnel(target, url, signal)
   // Only without an agent does Node ask this for the connection.
   return { createConnection: () => socket }
 }
@@ -74,10 +76,12 @@ async function way(target, egress) {
 /** One GET with the leased token. */
 async function send(url, { header, query, headers, egress }) {
   const target = new URL(url)
+  const signal = AbortSignal.timeout(TIMEOUT_MS)
   if (query) target.searchParams.append(query.name, query.value)
   const request = (target.protocol === 'https:' ? https : http).request(target, {
     headers: { ...headers, ...(header && { [header.name]: header.value }) },
-    ...(await way(target, egress)),
+    signal,
+    ...(await way(target, egress, signal)),
   })
   request.end()
   const [answer] = await once(request, 'response')

@@ -52,7 +52,7 @@ def connect(target, egress):
     if way.scheme == "local":
         return kind(target.hostname, target.port, timeout=60, source_address=(way.hostname, 0))
     if way.scheme != "http":
-        raise SystemExit(f"this example cannot leave by {way.scheme}:, the egress {egress['name']}")
+        raise OSError(f"this example cannot leave by {way.scheme}:, the egress {egress['name']}")
     connection = kind(way.hostname, way.port or 80, timeout=60)
     headers = {}
     if way.username is not None:
@@ -65,16 +65,16 @@ def connect(target, egress):
 def send(url, lease):
     """One GET with the leased token."""
     target = urllib.parse.urlsplit(url)
-    path = target.path or "/"
     query = [target.query] if target.query else []
     headers = dict(lease["headers"])
     if lease["header"]:
         headers[lease["header"]["name"]] = lease["header"]["value"]
     if lease["query"]:
         query.append(urllib.parse.urlencode([(lease["query"]["name"], lease["query"]["value"])]))
+    path = (target.path or "/") + ("?" + "&".join(query) if query else "")
     connection = connect(target, lease["egress"])
     try:
-        connection.request("GET", "?".join([path, *["&".join(query)] * bool(query)]), headers=headers)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
     finally:
@@ -89,7 +89,7 @@ def fetch(pool, url):
         report = f"/api/leases/{lease['lease']}"
         try:
             status, headers, body = send(url, lease)
-        except OSError:
+        except (OSError, http.client.HTTPException):
             call(report, {"verdict": "unknown"})
             raise
         telling = {name: headers[name] for name in TELLING if headers[name] is not None}

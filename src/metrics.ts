@@ -49,7 +49,8 @@ export function createMetrics(
     const pool = record.pool ?? ''
     counts.requests.add(pool, VERDICTS.has(record.verdict) ? record.verdict : 'other')
     // How long a worker holds a lease says nothing of requests.
-    if (record.kind !== 'tunnel' && record.kind !== 'lease') counts.durations.observe(record.durationMs / 1000)
+    if (record.kind !== 'tunnel' && record.kind !== 'lease')
+      counts.durations.observe(record.durationMs / 1000)
     if (!record.replay) return
     const outcome = !record.replay.done ? 'skipped' : record.verdict === 'ok' ? 'ok' : 'failed'
     counts.replays.add(pool, outcome)

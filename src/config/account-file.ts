@@ -59,7 +59,7 @@ function fromCsv(text: string): Accounts {
   const { records, problem } = readCsv(text)
   const problems: RowProblem[] = []
   const [header, ...body] = records
-  if (!header)
+  if (!header && !problem)
     problems.push({ line: 1, message: 'expected a header with the names of the columns' })
   const names = (header?.fields ?? []).map((name) => name.trim())
   for (const [index, name] of names.entries()) {

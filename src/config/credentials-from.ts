@@ -11,8 +11,6 @@ type Tree = Readonly<Record<string, unknown>>
 export interface Expansion {
   readonly tree: unknown
   readonly issues: ConfigIssue[]
-  /** The files that were read, absolute. */
-  readonly files: readonly string[]
   /** Issues of those credentials, told by line and column of the file that they come from, or by the template. */
   relocate(issues: readonly ConfigIssue[]): ConfigIssue[]
 }
@@ -35,20 +33,26 @@ const MAX_TOLD = 100
 /**
  * Makes a credential of each row of a pool's file of accounts, by its template. It works on the tree before the
  * schema, so that all rules hold as for credentials that are written out, secrets are wrapped, and what comes
- * out of a file is never looked at as a template or a reference.
+ * out of a file is never looked at as a template or a reference. `files` hears of the files, absolute.
  */
-export async function expandCredentials(tree: unknown, folder: string): Promise<Expansion> {
+export async function expandCredentials(
+  tree: unknown,
+  folder: string,
+  files: (paths: readonly string[]) => void,
+): Promise<Expansion> {
   const issues: ConfigIssue[] = []
-  const files: string[] = []
   const origins = new Map<string, Origin>()
   const config = asObject(tree)
   const pools: Record<string, unknown> = { ...asObject(config.pools) }
-  for (const [name, value] of Object.entries(pools)) {
+  const fed = Object.entries(pools).flatMap(([name, value]) => {
     const pool = asObject(value)
     const { path: file, template } = asObject(pool.credentialsFrom)
-    if (typeof file !== 'string' || file === '') continue
-    const path = resolve(folder, file)
-    files.push(path)
+    if (typeof file !== 'string' || file === '') return []
+    return [{ name, pool, file, path: resolve(folder, file), template }]
+  })
+  // Before they are read, so that no save goes unseen.
+  files(fed.map(({ path }) => path))
+  for (const { name, pool, file, path, template } of fed) {
     if (!isObject(template)) continue
     const place = ['pools', name, 'credentialsFrom', 'template']
     const written = Array.isArray(pool.credentials) ? pool.credentials : []
@@ -60,7 +64,7 @@ export async function expandCredentials(tree: unknown, folder: string): Promise<
     origins.set(formatPath(['pools', name, 'credentials']), origin)
   }
   const expanded = origins.size === 0 ? tree : { ...config, pools }
-  return { tree: expanded, issues, files, relocate: (each) => relocate(each, origins) }
+  return { tree: expanded, issues, relocate: (each) => relocate(each, origins) }
 }
 
 interface Filled {
@@ -180,7 +184,9 @@ function relocate(
     const columns = origin.fields.get(rest)
     if (columns) {
       const message = `column ${columns.join(', ')}: ${issue.message}`
-      rows.set(origin.file, [...(rows.get(origin.file) ?? []), { line, message }])
+      const told = rows.get(origin.file) ?? []
+      told.push({ line, message })
+      rows.set(origin.file, told)
     } else {
       const path = [formatPath(origin.template), rest].join(
         rest === '' || rest[0] === '[' ? '' : '.',

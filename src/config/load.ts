@@ -26,8 +26,7 @@ export async function loadConfig(
   if ('issues' in json) throw new ConfigError(json.issues, file)
 
   const resolved = await resolveReferences(json.value, folder, env)
-  const expanded = await expandCredentials(resolved.tree, folder)
-  files(expanded.files)
+  const expanded = await expandCredentials(resolved.tree, folder, files)
   const { tree, relocate } = expanded
   const issues = [...resolved.issues, ...expanded.issues]
   const parsed = configSchema.safeParse(tree)

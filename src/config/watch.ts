@@ -72,6 +72,7 @@ export class FileWatch {
   readonly #onChange: () => void
   readonly #options: WatchOptions
   readonly #watches = new Map<string, () => void>()
+  #closed = false
 
   constructor(onChange: () => void, options: WatchOptions = {}) {
     this.#onChange = onChange
@@ -80,6 +81,7 @@ export class FileWatch {
 
   /** Watches these files and no others; one that is watched already misses nothing. */
   follow(files: readonly string[]): void {
+    if (this.#closed) return
     for (const [file, close] of this.#watches) {
       if (files.includes(file)) continue
       close()
@@ -97,6 +99,7 @@ export class FileWatch {
 
   close(): void {
     this.follow([])
+    this.#closed = true
   }
 }
 

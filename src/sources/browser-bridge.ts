@@ -1,5 +1,5 @@
 import { randomBytes, timingSafeEqual } from 'node:crypto'
-import { once } from 'node:events'
+import { once, setMaxListeners } from 'node:events'
 import {
   createServer,
   request as httpRequest,
@@ -54,6 +54,8 @@ export class Bridge {
   private constructor(connect: PinnedConnect, down: (error: SourceError) => void) {
     this.#connect = connect
     this.#down = down
+    // Each connection that is being made has one.
+    setMaxListeners(MAX_CONNECTIONS, this.#ended.signal)
     this.#server = createServer({ maxHeaderSize: 128 * 1024, noDelay: true })
     this.#server.maxConnections = MAX_CONNECTIONS
     this.#server

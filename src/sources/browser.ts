@@ -26,6 +26,7 @@ export interface BrowserSetting {
   readonly queue: BrowserQueue
   /** Where pictures of failures are kept; without it none is taken. */
   readonly dataDir?: string | undefined
+  /** May be told the same thing more than once. */
   readonly warn?: ((message: string) => void) | undefined
 }
 
@@ -34,6 +35,9 @@ export interface BrowserSourceOptions {
   readonly browsers?: BrowserSetting | undefined
 }
 
+const NO_SANDBOX =
+  'Chromium runs without its sandbox, since this process is root: better run it as another user'
+
 /** Tokens by a browser in which the operator's steps are done as a person would do them. */
 class BrowserSource implements Source {
   readonly renewable = true
@@ -41,7 +45,6 @@ class BrowserSource implements Source {
   readonly #vars: SourceVars
   readonly #browsers: BrowserSetting
   readonly #restraint = new Restraint()
-  #warned = false
 
   constructor(config: BrowserSourceConfig, options: BrowserSourceOptions) {
     this.#config = config
@@ -54,7 +57,7 @@ class BrowserSource implements Source {
     const executable = await findChromium(this.#config.executable)
     const { connect, egress = '', signal } = context
     if (!connect) throw new SourceError('transient', 'the browser has no way to the network here')
-    this.#warn()
+    if (runsWithoutSandbox()) this.#browsers.warn?.(NO_SANDBOX)
     return this.#browsers.queue.run(egress, signal, async () => {
       const login = new BrowserLogin(this.#config, this.#vars, context)
       const bridge = await Bridge.open(connect, (error) => login.end(error))
@@ -103,14 +106,6 @@ class BrowserSource implements Source {
       return this.#restraint.unclear(message)
     }
     return new SourceError('transient', message)
-  }
-
-  #warn(): void {
-    if (this.#warned || !runsWithoutSandbox()) return
-    this.#warned = true
-    this.#browsers.warn?.(
-      'Chromium runs without its sandbox, since this process is root: better run it as another user',
-    )
   }
 }
 

@@ -46,7 +46,12 @@ const TEMPLATED: ReadonlySet<string> = new Set(['login', 'exec', 'browser'])
 
 /** `createSource` for one process: browsers take turns in it, and leave pictures of failures in `dataDir`. */
 export function sourceMaker(setting: Omit<BrowserSetting, 'queue'>): typeof createSource {
-  const browsers = { ...setting, queue: new BrowserQueue() }
+  const told = new Set<string>()
+  const warn = (message: string) => {
+    if (!told.has(message)) setting.warn?.(message)
+    told.add(message)
+  }
+  const browsers = { ...setting, warn, queue: new BrowserQueue() }
   return (config, options) => createSource(config, { browsers, ...options })
 }
 

@@ -470,25 +470,16 @@ describe('the example worker', () => {
 
   test.each(Object.entries(workers))('%s goes no other way', async (_name, worker) => {
     await start(
-      {},
+      { egress: ['far'] },
       {
         clients: { worker: { password: 'pw', lease: true } },
         egress: { far: 'socks5://127.0.0.1:1' },
       },
     )
-    await app.reconfigure(
-      config(
-        { egress: ['far'] },
-        {
-          clients: { worker: { password: 'pw', lease: true } },
-          egress: { far: 'socks5://127.0.0.1:1' },
-        },
-        ['b'],
-      ),
-    )
     const [code, printed] = await work(worker(['api', `${origin.url}/`]))
     expect(code).toBe(1)
     expect(String(printed)).toContain('this example cannot leave by socks5:, the egress far')
     expect(origin.requests).toEqual([])
+    expect((await pool()).credentials[0].inFlight).toBe(0)
   })
 })
