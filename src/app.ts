@@ -138,6 +138,7 @@ class App implements Cupbearer {
     this.#closers.push(() => this.#egresses.close())
     const makeSource = sourceMaker({
       dataDir: config.dataDir,
+      ca: () => this.#config.upstream.ca,
       warn: (message) => this.#log.warn(message),
     })
     this.#openPool = (name) =>

@@ -17,7 +17,8 @@ const url = z
     'expected an http:// or https:// URL without user name; values in braces stand after the host',
   )
   .transform((text) => new Secret(text))
-const urlGlob = z
+/** A URL in which `*` is any text. */
+export const urlGlob = z
   .string()
   .refine(
     (text) => /^(?:https?|\*):\/\/[^/?#@\s]+(?:[/?#].*)?$/i.test(text),

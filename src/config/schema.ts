@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { Secret } from '../lib/secret.ts'
 import { browserSource } from './browser.ts'
+import { captureSource } from './capture.ts'
 import { execSource } from './exec.ts'
 import { loginSource } from './login.ts'
 import { oauth2Source } from './oauth2.ts'
@@ -119,6 +120,7 @@ const sources = [
   loginSource,
   execSource,
   browserSource,
+  captureSource,
 ] as const
 const source = z.discriminatedUnion('type', sources, {
   error: `expected one of ${sources.map(({ shape }) => `"${shape.type.value}"`).join(', ')}`,
@@ -358,6 +360,7 @@ export type SourceConfig = CredentialConfig['source']
 export type StaticSourceConfig = Extract<SourceConfig, { type: 'static' }>
 export type FileSourceConfig = Extract<SourceConfig, { type: 'file' }>
 export type { BrowserSourceConfig } from './browser.ts'
+export type { CaptureSourceConfig } from './capture.ts'
 export type { ExecSourceConfig } from './exec.ts'
 export type { LoginSourceConfig } from './login.ts'
 export type { OAuth2SourceConfig } from './oauth2.ts'

@@ -58,6 +58,11 @@ export class RequestBody {
     return this.#recording && !this.#released
   }
 
+  /** The body, where it was taken whole before it was sent. */
+  get whole(): Buffer | undefined {
+    return this.#whole
+  }
+
   /** Bytes that came from the client so far. */
   get bytesRead(): number {
     return this.#bytesRead

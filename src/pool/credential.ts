@@ -111,6 +111,13 @@ export class Credential implements Heaped {
   get revoked(): boolean {
     return this.#revoked !== undefined
   }
+  /** Whether another token can be had by asking; one that learns must have learned how. */
+  get renewable(): boolean {
+    return this.source.renewable && !this.#hasToLearn
+  }
+  get #hasToLearn(): boolean {
+    return this.source.learns !== undefined && this.#token?.renewal === undefined
+  }
   /** Refused by upstream and not half open yet. */
   get quarantined(): boolean {
     return this.#quarantine !== undefined && !this.#canary
@@ -144,7 +151,7 @@ export class Credential implements Heaped {
     if (this.#revoked) return 'revoked'
     if (this.#quarantine) return 'quarantined'
     if (!this.hasLiveToken(now)) {
-      if (!this.#refresh || this.#isKept(now)) return 'pending'
+      if (!this.#refresh || this.#hasToLearn || this.#isKept(now)) return 'pending'
       if (this.#spent === 'refused' && now < this.endsAt) return 'cooling'
       return this.#refresh.kind === 'egress' ? 'pending' : 'quarantined'
     }
@@ -153,7 +160,7 @@ export class Credential implements Heaped {
 
   /** Whether its token has ended and there is nothing to renew it from. */
   endedForGood(now: number): boolean {
-    return !!this.#token && !this.source.renewable && !this.revoked && !this.#isKept(now)
+    return !!this.#token && !this.renewable && !this.revoked && !this.#isKept(now)
   }
 
   /** Whether observers know its state and its token lives: only its limits have moved. */
@@ -165,7 +172,7 @@ export class Credential implements Heaped {
   readyAt(now: number): number {
     if (!this.#isKept(now) || this.#revoked) return NEVER
     if (this.#quarantine && !this.#canary)
-      return this.source.renewable ? NEVER : this.#quarantine.until
+      return this.renewable ? NEVER : this.#quarantine.until
     if (this.#canary && this.limits.inFlight > 0) return NEVER
     // RFC 7519 §4.1.5: not before.
     if (this.#tenure.startsAt > now) return this.#tenure.startsAt
@@ -191,7 +198,7 @@ export class Credential implements Heaped {
   /** When the refresher should get a token; at once is the past. */
   nextRefresh(now: number): number {
     if (this.gone || this.#revoked) return NEVER
-    if (this.#token && !this.source.renewable) return NEVER
+    if (this.#hasToLearn || (this.#token && !this.renewable)) return NEVER
     if (this.#quarantine && !this.#canary) return this.#quarantine.until
     if (this.#refresh) return this.#refresh.retryAt
     return this.#isKept(now) ? this.#tenure.refreshAt : now
@@ -266,7 +273,7 @@ export class Credential implements Heaped {
   }
   /** The back-off has passed for a credential that cannot renew: a request may try. */
   openHalf(now: number): void {
-    if (this.#quarantine && !this.source.renewable && this.#quarantine.until <= now)
+    if (this.#quarantine && !this.renewable && this.#quarantine.until <= now)
       this.#canary = true
   }
   /** A request with the current token went well; returns what that changed, in words. */
@@ -286,6 +293,11 @@ export class Credential implements Heaped {
     this.#revoked = { at: this.#clock.now(), reason }
     this.#quarantine = undefined
     this.#canary = false
+    this.#lastError = reason
+  }
+
+  /** A token that was seen is of no use, and why; what it holds goes on. */
+  remark(reason: string): void {
     this.#lastError = reason
   }
 
@@ -350,6 +362,7 @@ export class Credential implements Heaped {
       token: token?.token,
       refreshToken: token?.refreshToken,
       dpopKey: token?.dpopKey?.secret,
+      renewal: token?.renewal,
       issuedAt: token?.issuedAt,
       expiresAt: token?.expiresAt,
       scopes: token?.scopes,

@@ -15,6 +15,7 @@ import { Desk } from './desk.ts'
 import { Grant } from './grant.ts'
 import { Journal, type PoolLog } from './journal.ts'
 import { KeyRing } from './key-ring.ts'
+import { Learning } from './learning.ts'
 import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
 import { Logins } from './login.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
@@ -54,6 +55,8 @@ export interface PoolOptions {
  */
 export class Pool {
   readonly name: string
+  /** What its credentials learn from traffic. */
+  readonly learning: Learning
   readonly #options: PoolOptions
   readonly #clock: Clock
   readonly #random: () => number
@@ -114,6 +117,13 @@ export class Pool {
       credentials: () => this.#stock.byId.values(),
       plan: (credential, now) => this.#refresher.schedule(credential, now),
     })
+    this.learning = new Learning({
+      pool: name,
+      clock,
+      credentials: () => this.#stock.byId.values(),
+      take: (credential, token) => this.#refresher.take(credential, token),
+      log,
+    })
     this.#logins = new Logins({
       pool: name,
       clock,
@@ -153,7 +163,7 @@ export class Pool {
     if (!credential.gone && !credential.revoked && !credential.quarantined) {
       const { minInterval } = this.#config.refresh
       const early = now - credential.forcedAt < minInterval
-      if (this.#refresher.isRunning(credential) || (credential.source.renewable && !early)) {
+      if (this.#refresher.isRunning(credential) || (credential.renewable && !early)) {
         return this.#force(credential, now)
       }
       const reason = early
@@ -310,6 +320,7 @@ export class Pool {
     for (const stop of this.#watches.values()) stop()
     this.#watches.clear()
     this.#logins.close()
+    await this.learning.close()
     this.#keyRing.close()
     await this.#refresher.close()
     for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)

@@ -260,7 +260,8 @@ export class Refresher {
     const kept = afresh ? undefined : credential.token?.refreshToken
     const refreshToken = token.refreshToken ?? kept
     const placed = adjustForSkew(token, credential.skew.ms, clock.now())
-    const whole: TokenSet = { ...placed, refreshToken }
+    const renewal = token.renewal ?? (afresh ? undefined : credential.token?.renewal)
+    const whole: TokenSet = { ...placed, refreshToken, renewal }
     const objection = await this.#options.keys()?.objection(credential, whole)
     if (objection !== undefined) return this.#refuse(credential, attempt, whole, objection)
     let generation = 0

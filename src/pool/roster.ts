@@ -150,6 +150,7 @@ export function tokenOf(record: CredentialRecord): TokenSet | undefined {
     token,
     refreshToken,
     dpopKey,
+    renewal: record.renewal,
     issuedAt: issuedAt ?? 0,
     expiresAt,
     lifetime: read.lifetime ?? (expiresAt === undefined ? undefined : 'expires_in'),

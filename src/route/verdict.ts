@@ -108,7 +108,8 @@ function matchesHead(matcher: Matcher, status: number, headers: readonly string[
   )
 }
 
-function parseBody(body: Buffer, encoding: string | undefined): { value: unknown } | undefined {
+/** A JSON body of at most PEEK_BYTES, unpacked too; undefined for any other. */
+export function parseBody(body: Buffer, encoding: string | undefined): { value: unknown } | undefined {
   try {
     const options = { maxOutputLength: PEEK_BYTES }
     const coding = encoding?.trim().toLowerCase()

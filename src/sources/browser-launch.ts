@@ -5,6 +5,7 @@ import type { Browser, BrowserContext, BrowserType, Page } from 'playwright-core
 import { SourceError } from '../errors.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Secret } from '../lib/secret.ts'
+import { makeTrustingHome } from './browser-trust.ts'
 
 const PROGRAMS = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable']
 
@@ -44,7 +45,10 @@ export interface LaunchOptions {
   readonly proxy: { readonly url: string; readonly username: string; readonly password: Secret }
   /** `[name, value, …]`, as on the credential's traffic. */
   readonly profile: readonly string[]
+  /** PEM files of authorities that it trusts besides its own. */
+  readonly ca: readonly string[]
   readonly timeoutMs: number
+  readonly signal: AbortSignal
   readonly clock: Clock
 }
 
@@ -102,13 +106,14 @@ export async function launchBrowser(
   chromium: BrowserType,
   options: LaunchOptions,
 ): Promise<RunningBrowser> {
-  const { executable, headless, proxy, timeoutMs, clock } = options
+  const { executable, headless, proxy, ca, timeoutMs, signal, clock } = options
   const profile = readProfile(options.profile)
   const [language] = profile.languages
   const folder = await mkdtemp(join(tmpdir(), 'cupbearer-browser-'))
   const removeFolder = () => rm(folder, { recursive: true, force: true, maxRetries: 5 })
   let browser: Browser
   try {
+    const home = ca.length > 0 && { HOME: await makeTrustingHome(folder, ca, signal) }
     browser = await chromium.launch({
       executablePath: executable,
       headless,
@@ -119,7 +124,7 @@ export async function launchBrowser(
           ? []
           : [`--lang=${language}`, `--accept-lang=${profile.languages}`]),
       ],
-      env: environment(folder),
+      env: { ...environment(folder), ...home },
       // The password is handed over when the proxy asks for it: it stands in no argument.
       proxy: {
         server: proxy.url,
@@ -134,7 +139,7 @@ export async function launchBrowser(
     })
   } catch (error) {
     await removeFolder()
-    throw explain(error, executable)
+    throw error instanceof SourceError ? error : explain(error, executable)
   }
   let pid: number | undefined
   const close = async () => {

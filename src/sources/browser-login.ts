@@ -37,6 +37,8 @@ export class BrowserLogin {
   #submitted = false
   #denied = false
   #badStatus: number | undefined
+  /** The one of before the step that is under way. */
+  #lastStatus: number | undefined
 
   constructor(config: BrowserSourceConfig, vars: SourceVars, context: SourceContext) {
     const { clock, signal, deadline } = context
@@ -54,6 +56,11 @@ export class BrowserLogin {
     if (signal.aborted) this.#giveUp()
   }
 
+  /** Aborted as soon as it is ended. */
+  get signal(): AbortSignal {
+    return this.#ended.signal
+  }
+
   /** What has ended it before its time. */
   get failure(): SourceError | undefined {
     return this.#ended.signal.aborted ? this.#ended.signal.reason : undefined
@@ -66,12 +73,12 @@ export class BrowserLogin {
 
   /** The latest error that the page was answered since it was last told to do something. */
   get badStatus(): number | undefined {
-    return this.#badStatus
+    return this.#badStatus ?? this.#lastStatus
   }
 
   /** Whether a failure may mean a wrong password: something was sent off, and the server has not failed. */
   get mayBeRefused(): boolean {
-    const status = this.#badStatus ?? 0
+    const status = this.badStatus ?? 0
     return this.#submitted && status !== 429 && status < 500 && !this.#context.signal.aborted
   }
 
@@ -123,9 +130,13 @@ export class BrowserLogin {
     for (const [index, step] of this.#config.steps.entries()) {
       const label = `step ${index + 1}`
       this.#doing = label
-      if (step.goto || step.click || step.press) this.#badStatus = undefined
+      if (step.goto || step.click || step.press) {
+        this.#lastStatus = this.#badStatus
+        this.#badStatus = undefined
+      }
       if (step.click || step.press) this.#submitted ||= this.typed.length > 0
       await perform(stage, step, label)
+      this.#lastStatus = undefined
     }
     this.#doing = undefined
     return capture.take(stage.sleep)

@@ -26,6 +26,8 @@ export interface BrowserSetting {
   readonly queue: BrowserQueue
   /** Where pictures of failures are kept; without it none is taken. */
   readonly dataDir?: string | undefined
+  /** PEM files of authorities that are trusted besides Chromium's own. */
+  readonly ca?: (() => readonly string[]) | undefined
   /** May be told the same thing more than once. */
   readonly warn?: ((message: string) => void) | undefined
 }
@@ -68,7 +70,9 @@ class BrowserSource implements Source {
           headless: this.#config.headless,
           proxy: bridge,
           profile: context.headers ?? [],
+          ca: this.#browsers.ca?.() ?? [],
           timeoutMs: login.remaining(),
+          signal: login.signal,
           clock: context.clock,
         })
         const token = readCaptured(await login.run(browser.page, () => bridge.problem), context)

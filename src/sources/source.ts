@@ -63,6 +63,28 @@ export interface LoginDialogue {
   answer(): Promise<string>
 }
 
+/** Where in the traffic a token is found. */
+export interface Learns {
+  /** Whether the bearer token of a request that went well is taken. */
+  readonly authorization: boolean
+  /** Answers that hold a token. */
+  readonly response?:
+    | {
+        /** Whether the answer to a request for this URL is one. */
+        readonly covers: (url: string) => boolean
+        readonly read: (document: unknown) => FoundToken | undefined
+      }
+    | undefined
+}
+
+/** A token as it stood in an answer, not looked into. */
+export interface FoundToken {
+  readonly token: string
+  readonly refreshToken?: string | undefined
+  /** As `readExpiry` takes it. */
+  readonly expiresIn?: string | undefined
+}
+
 /**
  * One way of getting tokens. A source keeps no token: what it gave last comes back as `previous`, read from
  * the store, so that a restart changes nothing.
@@ -70,6 +92,8 @@ export interface LoginDialogue {
 export interface Source {
   /** Whether asking again can give another token; false for a static one. */
   readonly renewable: boolean
+  /** What its tokens are learned from, where they come by in the traffic instead of being asked for. */
+  readonly learns?: Learns
   /**
    * Gets a token. Throws `SourceError`; never leaks an endpoint's raw text into the message.
    * `previous.refreshToken` is what must be used, when there is one.

@@ -3,6 +3,7 @@ import type { SourceConfig } from '../config/schema.ts'
 import { Secret } from '../lib/secret.ts'
 import type { BrowserSetting } from './browser.ts'
 import { BrowserQueue } from './browser-queue.ts'
+import { captureSource } from './capture.ts'
 import { deferred } from './deferred.ts'
 import { execSource } from './exec.ts'
 import { type FileSourceOptions, fileSource } from './file.ts'
@@ -40,6 +41,7 @@ const KINDS: Kinds = {
     deferred(async () => (await import('./browser.ts')).browserSource(config, options), {
       login: false,
     }),
+  capture: captureSource,
 }
 
 const TEMPLATED: ReadonlySet<string> = new Set(['login', 'exec', 'browser'])

@@ -9,23 +9,26 @@ export function encodeRecord(record: CredentialRecord): string {
     token: record.token?.reveal(),
     refreshToken: record.refreshToken?.reveal(),
     dpopKey: record.dpopKey?.reveal(),
+    renewal: record.renewal?.reveal(),
   })
 }
 
-type EncodedRecord = Omit<CredentialRecord, 'token' | 'refreshToken' | 'dpopKey'> & {
+type EncodedRecord = Omit<CredentialRecord, 'token' | 'refreshToken' | 'dpopKey' | 'renewal'> & {
   token?: string
   refreshToken?: string
   dpopKey?: string
+  renewal?: string
 }
 
 /** Reads what `encodeRecord` wrote; the text is trusted, since it was sealed or never left the process. */
 export function decodeRecord(text: string): CredentialRecord {
-  const { token, refreshToken, dpopKey, ...rest } = JSON.parse(text) as EncodedRecord
+  const { token, refreshToken, dpopKey, renewal, ...rest } = JSON.parse(text) as EncodedRecord
   return {
     ...rest,
     ...(token !== undefined && { token: new Secret(token) }),
     ...(refreshToken !== undefined && { refreshToken: new Secret(refreshToken) }),
     ...(dpopKey !== undefined && { dpopKey: new Secret(dpopKey) }),
+    ...(renewal !== undefined && { renewal: new Secret(renewal) }),
   }
 }
 

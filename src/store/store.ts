@@ -10,6 +10,8 @@ export interface CredentialRecord {
   refreshToken?: Secret | undefined
   /** Private JWK that the tokens are bound to (RFC 9449). */
   dpopKey?: Secret | undefined
+  /** The learned request that renews it: endpoint, client and more, as JSON. */
+  renewal?: Secret | undefined
   issuedAt?: number | undefined
   expiresAt?: number | undefined
   scopes?: readonly string[] | undefined

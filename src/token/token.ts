@@ -7,6 +7,8 @@ export interface TokenSet {
   readonly refreshToken?: Secret | undefined
   /** The key that both are bound to (RFC 9449); undefined for bearer tokens. */
   readonly dpopKey?: DpopKey | undefined
+  /** How it is renewed, where that was learned beside it rather than configured: see `sources/capture.ts`. */
+  readonly renewal?: Secret | undefined
   readonly issuedAt: number
   /** Undefined for a token whose end is not known. */
   readonly expiresAt?: number | undefined

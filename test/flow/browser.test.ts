@@ -29,7 +29,7 @@ interface Scene {
 
 /** The example as it stands, with a shop whose API takes the tokens of its single-page application. */
 async function openShop(more: object = {}, password?: string): Promise<Scene> {
-  const spa = keep(await startSpa())
+  const spa = keep(await startSpa({ tls: true }))
   const api = keep(
     await startOrigin({
       tls: true,

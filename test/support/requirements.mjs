@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 
 /** Program → the Debian package that has it; elsewhere it is most often called the same. */
 export const PROGRAMS = {
+  certutil: 'libnss3-tools',
   chromium: 'chromium',
   curl: 'curl',
   mkfifo: 'coreutils',

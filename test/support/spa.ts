@@ -8,7 +8,7 @@ export type Keeping = 'memory' | 'local' | 'session' | 'cookie'
 
 export interface Spa extends AsyncDisposable {
   readonly origin: Origin
-  /** `http://spa.test:PORT`. */
+  /** `http://spa.test:PORT`, or https. */
   readonly url: string
   readonly user: string
   readonly password: string
@@ -28,6 +28,8 @@ export interface Spa extends AsyncDisposable {
 }
 
 export interface SpaOptions {
+  /** Serve it by https, with a certificate of the test's authority. */
+  readonly tls?: boolean
   /** A second factor that the page asks for. */
   readonly otp?: string
   readonly keeping?: Keeping
@@ -38,7 +40,7 @@ export interface SpaOptions {
 
 /** A single-page application: one document, whose script logs in by XHR and shows what its API says. */
 export async function startSpa(options: SpaOptions = {}): Promise<Spa> {
-  const { otp, keeping = 'memory', lifetimeSeconds = 900, script = '' } = options
+  const { tls = false, otp, keeping = 'memory', lifetimeSeconds = 900, script = '' } = options
   const user = 'ann@example.test'
   const password = 'correct {horse} & "battery"'
   const live = new Set<string>()
@@ -81,6 +83,8 @@ export async function startSpa(options: SpaOptions = {}): Promise<Spa> {
   }
 
   const origin = await startOrigin({
+    tls,
+    names: ['spa.test'],
     handler: (request, response) => {
       const path = request.url?.split('?')[0]
       if (path === '/api/session') void login(request, response).catch(() => response.destroy())
@@ -96,7 +100,7 @@ export async function startSpa(options: SpaOptions = {}): Promise<Spa> {
   })
   return {
     origin,
-    url: `http://spa.test:${origin.port}`,
+    url: `${tls ? 'https' : 'http'}://spa.test:${origin.port}`,
     user,
     password,
     seen,
