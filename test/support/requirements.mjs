@@ -12,6 +12,7 @@ export const PROGRAMS = {
   mkfifo: 'coreutils',
   openssl: 'openssl',
   prlimit: 'util-linux',
+  ps: 'procps',
   python3: 'python3',
 }
 
