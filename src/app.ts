@@ -182,7 +182,7 @@ class App implements Cupbearer {
       events,
       clock: this.#clock,
       log: this.#log,
-      runtime: exchangeRuntimeOf(this.#config, this.#pools),
+      runtime: exchangeRuntimeOf(this.#config, this.#pools, this.#clock),
     })
     this.#front = new Front({
       server: config.server,
@@ -215,6 +215,8 @@ class App implements Cupbearer {
         pools: () => this.#status(),
         act: (pool, credential, action) => this.#act(pool, credential, action),
         login: (pool, ...how) => this.#pools.get(pool)?.login(...how),
+        capture: (pool, ...how) => this.#pools.get(pool)?.learning.capture(...how),
+        leafKeyHash: () => this.#leaves.keyHash,
         leases,
         identify: (authorization, client) => this.#auth.identify(authorization, client),
         traces: recorder,
@@ -296,7 +298,7 @@ class App implements Cupbearer {
       if (running) await running.apply(pool)
       else this.#pools.set(name, await this.#openPool(name))
     }
-    this.#exchange.apply(exchangeRuntimeOf(this.#config, this.#pools))
+    this.#exchange.apply(exchangeRuntimeOf(this.#config, this.#pools, this.#clock))
     this.#front.apply(this.#frontRuntime())
     await this.#closePools([...this.#pools.keys()].filter((name) => !(name in config.pools)))
     this.#egresses.retain(config.egress)

@@ -6,6 +6,7 @@ import type { Secret } from '../lib/secret.ts'
 import { AuthThrottle } from '../lib/throttle.ts'
 import { loadDashboard } from './assets.ts'
 import type { AdminBackend } from './backend.ts'
+import { addCaptureRoutes } from './capture-routes.ts'
 import {
   checkHost,
   checkOrigin,
@@ -61,6 +62,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   addOpenRoutes(instance, backend, await loadDashboard())
   addApiRoutes(instance, backend, live)
   addLoginRoutes(instance, backend)
+  addCaptureRoutes(instance, backend)
   addLeaseRoutes(instance, backend)
   await instance.ready()
   return {

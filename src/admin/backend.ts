@@ -1,6 +1,7 @@
 import type { Events } from '../events.ts'
 import type { RemoteLeases } from '../exchange/remote-leases.ts'
 import type { Client } from '../exchange/request.ts'
+import type { Lesson, Listener } from '../pool/learning.ts'
 import type { LeaseRequest, PoolStatus } from '../pool/lease.ts'
 import type { LoginDialogue } from '../sources/source.ts'
 
@@ -47,6 +48,13 @@ export interface AdminBackend {
     dialogue: LoginDialogue,
     signal: AbortSignal,
   ): Promise<void> | undefined
+  /**
+   * Resolves with what a pool learns from traffic next. Undefined when there is no such pool. The signal gives it
+   * up. Rejects with a `CupbearerError`.
+   */
+  capture(pool: string, listener: Listener, signal: AbortSignal): Promise<Lesson> | undefined
+  /** SHA-256 of the key of the certificates that clients meet (SPKI), in base64. */
+  leafKeyHash(): string
   readonly leases: Pick<RemoteLeases, 'open' | 'report'>
   /** Whose Basic credentials these are; without configured clients, a client without a name. Throws `WireError`. */
   identify(authorization: string, address: string): IdentifiedClient

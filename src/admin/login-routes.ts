@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import type { ServerResponse } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import type { LoginDialogue, LoginStep } from '../sources/source.ts'
 import type { AdminBackend } from './backend.ts'
 import { type JsonObject, takeJsonObjects } from './body.ts'
 import { formatCredential } from './format.ts'
-import { SECURITY_HEADERS } from './guard.ts'
+import { Lines } from './lines.ts'
 import { AdminError, problemBody, toProblem } from './problem.ts'
 
 /** What the stream of a login tells, one JSON document a line; the last is `done` or `failed`. */
@@ -50,7 +49,7 @@ export function addLoginRoutes(server: FastifyInstance, backend: AdminBackend): 
         const answers = new Answers()
         waiting.set(login, answers)
         reply.hijack()
-        const stream = new Lines(reply.raw)
+        const stream = new Lines<LoginLine>(reply.raw)
         stream.write({ step: 'begun', login })
         const dialogue: LoginDialogue = {
           redirectUri,
@@ -122,30 +121,5 @@ class Answers {
     return new Promise((resolve) => {
       this.#wanted = resolve
     })
-  }
-}
-
-/** A response as lines of JSON; `closed` aborts when nobody reads any more. */
-class Lines {
-  readonly #response: ServerResponse
-  readonly #gone = new AbortController()
-
-  constructor(response: ServerResponse) {
-    this.#response = response
-    response.on('close', () => this.#gone.abort())
-    response.on('error', () => this.#gone.abort())
-    response.writeHead(200, { ...SECURITY_HEADERS, 'content-type': 'application/x-ndjson' })
-  }
-
-  get closed(): AbortSignal {
-    return this.#gone.signal
-  }
-
-  write(line: LoginLine): void {
-    if (!this.#gone.signal.aborted) this.#response.write(`${JSON.stringify(line)}\n`)
-  }
-
-  end(): void {
-    this.#response.end()
   }
 }

@@ -189,6 +189,13 @@ export const openApi = {
         [pool, inPath('id', 'Id of the credential')],
       ),
     },
+    '/api/pools/{name}/capture': {
+      post: closed(
+        'Wait until a token of the pool is learned from traffic. Logins pass meanwhile; closing the answer gives it up',
+        { 200: plain('Progress, one JSON document a line', 'application/x-ndjson') },
+        [pool],
+      ),
+    },
     '/api/logins/{id}': {
       post: closed(
         'Hand over {"redirected": …}: where the browser was sent to, or the code',

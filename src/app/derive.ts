@@ -1,7 +1,9 @@
 import { type AddressInfo, isIP } from 'node:net'
-import type { Config } from '../config/schema.ts'
+import type { Config, PoolConfig } from '../config/schema.ts'
 import type { ExchangeRuntime, PoolRuntime } from '../exchange/exchange.ts'
+import { Learner } from '../exchange/learn.ts'
 import { formatAuthority, parseTarget, type Target } from '../lib/authority.ts'
+import type { Clock } from '../lib/clock.ts'
 import { Secret } from '../lib/secret.ts'
 import type { Pool } from '../pool/pool.ts'
 import { Injector } from '../route/inject.ts'
@@ -40,6 +42,7 @@ export function injectedParameters(config: Config): ReadonlySet<string> {
 export function exchangeRuntimeOf(
   config: Config,
   pools: ReadonlyMap<string, Pool>,
+  clock: Clock,
 ): ExchangeRuntime {
   const runtimes = [...pools].flatMap(([name, pool]) => {
     const poolConfig = config.pools[name]
@@ -50,14 +53,21 @@ export function exchangeRuntimeOf(
       injector: new Injector(poolConfig.inject),
       judge: new Judge(poolConfig),
       requires: Requirements.of(poolConfig.requires),
+      learning: learns(poolConfig) ? pool.learning : undefined,
     }
     return [[name, runtime] as const]
   })
+  const learning = runtimes.flatMap(([, runtime]) => runtime.learning ?? [])
   return {
     pools: new Map(runtimes),
+    learner: learning.length > 0 ? new Learner(learning, clock) : undefined,
     passthroughEgress: config.passthrough.egress,
     spoolDir: config.dataDir,
   }
+}
+
+function learns({ credentials }: PoolConfig): boolean {
+  return credentials.some(({ source }) => source.type === 'capture')
 }
 
 /** Equal for equal settings; secrets count by value, which never leaves this string. */

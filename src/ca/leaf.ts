@@ -1,4 +1,4 @@
-import { createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { isIP } from 'node:net'
 import { createSecureContext, type SecureContext } from 'node:tls'
 import { CupbearerError } from '../errors.ts'
@@ -26,6 +26,7 @@ export class LeafCache {
   readonly #keyPem: string
   readonly #publicKey: Node
   readonly #keyIdentifier: Buffer
+  readonly #keyHash: string
   /** In order of use: the first is the one to drop. */
   readonly #entries = new Map<string, Entry>()
 
@@ -38,10 +39,17 @@ export class LeafCache {
     this.#keyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
     this.#publicKey = publicKeyInfo(publicKey)
     this.#keyIdentifier = keyIdentifier(publicKey)
+    const spki = publicKey.export({ type: 'spki', format: 'der' })
+    this.#keyHash = createHash('sha256').update(spki).digest('base64')
   }
 
   get size(): number {
     return this.#entries.size
+  }
+
+  /** SHA-256 of the key that every leaf has (its SPKI), in base64: as browsers take it. */
+  get keyHash(): string {
+    return this.#keyHash
   }
 
   /** The context for a normalised host. Throws `CA_INVALID` for one that no target covers: nothing is minted. */

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import yargs, { type Argv } from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { ca } from './ca.ts'
+import { capture } from './capture.ts'
 import { check } from './check.ts'
 import { type Command, CommandError, type CommonOptions, EXIT, reportError } from './command.ts'
 import { dashboard } from './dashboard.ts'
@@ -25,6 +26,7 @@ const COMMANDS: readonly Command[] = [
   trace,
   token,
   login,
+  capture,
   ca,
   dashboard,
   demo,

@@ -134,7 +134,9 @@ function checkPools(config: Tree, report: Report): void {
       }
       ids.add(credential.id)
       const source = asObject(credential.source)
-      const templated = { login: checkLogin, exec: checkExec, browser: checkBrowser }[String(source.type)]
+      const templated = { login: checkLogin, exec: checkExec, browser: checkBrowser }[
+        String(source.type)
+      ]
       templated?.(source, Object.keys(asObject(credential.vars)), (within, message) =>
         report([...path, 'source', ...within], message),
       )

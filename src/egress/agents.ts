@@ -11,7 +11,9 @@ import { SessionCache } from './tls.ts'
 
 const KEEP_ALIVE_MS = 30_000
 const IDLE_MS = 120_000
-const SWEEP_MS = 30_000
+/** The same for one that only renewals have used: thousands at start would stand idle by the minute. */
+const BRIEF_IDLE_MS = 2000
+const SWEEP_MS = 2000
 const MAX_RESPONSE_HEADER_BYTES = 64 * 1024
 
 /** Whether unpinned traffic to a target may dial this address. */
@@ -20,11 +22,13 @@ export type UnpinnedGuard = (target: Authority, address: string) => boolean
 interface Entry {
   readonly agent: Agent
   usedAt: number
+  brief: boolean
 }
 
 /**
  * The undici agents of one egress, one for each key, so that no connection of one credential ever serves
- * another. An agent comes with its first use and goes when nobody has asked for it for two minutes.
+ * another. An agent comes with its first use and goes when nobody has asked for it for two minutes, or for two
+ * seconds when all its uses were brief.
  */
 export class Agents {
   readonly #connector: Connector
@@ -54,14 +58,15 @@ export class Agents {
     return this.#entries.size
   }
 
-  get(key: string): Dispatcher {
+  get(key: string, brief = false): Dispatcher {
     let entry = this.#entries.get(key)
     if (!entry) {
-      entry = { agent: this.#create(key), usedAt: 0 }
+      entry = { agent: this.#create(key), usedAt: 0, brief }
       this.#entries.set(key, entry)
       this.#cancelSweep ??= this.#clock.schedule(SWEEP_MS, () => this.#sweep())
     }
     entry.usedAt = this.#clock.monotonic()
+    if (!brief) entry.brief = false
     return entry.agent
   }
 
@@ -116,9 +121,9 @@ export class Agents {
   }
 
   #sweep(): void {
-    const oldest = this.#clock.monotonic() - IDLE_MS
+    const now = this.#clock.monotonic()
     for (const [key, entry] of this.#entries) {
-      if (entry.usedAt > oldest) continue
+      if (entry.usedAt > now - (entry.brief ? BRIEF_IDLE_MS : IDLE_MS)) continue
       this.#entries.delete(key)
       this.#retire(entry.agent)
     }

@@ -109,8 +109,12 @@ export class Egresses {
    * serve another: a credential's is `pool/credential`, unpinned traffic's is empty.
    */
   dispatcher(name: string, key: string): Dispatcher {
+    return this.#dispatcher(name, key, false)
+  }
+
+  #dispatcher(name: string, key: string, brief: boolean): Dispatcher {
     if (key !== PROBE_KEY) this.#admit(name)
-    return this.#way(name).agents.get(key)
+    return this.#way(name).agents.get(key, brief)
   }
 
   /** A stream to the target for tunnels and upgrades; rejects with `UpstreamError` or the signal's reason. */
@@ -135,7 +139,10 @@ export class Egresses {
         const { fetch } = await import('undici/lib/web/fetch/index.js')
         // undici's own types and those of lib.dom differ in name only.
         const options = { redirect: 'manual', ...init } as unknown as UndiciInit
-        const response = await fetch(url, { ...options, dispatcher: this.dispatcher(name, key) })
+        const response = await fetch(url, {
+          ...options,
+          dispatcher: this.#dispatcher(name, key, true),
+        })
         return response as unknown as Response
       } catch (error) {
         throw toFetchError(error, init?.signal)

@@ -8,6 +8,7 @@ import { type BodyLimits, RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 import { type Logger, whereFrom } from '../lib/log.ts'
+import type { Learning } from '../pool/learning.ts'
 import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
 import type { Pool } from '../pool/pool.ts'
 import { forwardHeaders, type Injector } from '../route/inject.ts'
@@ -15,6 +16,7 @@ import type { Requirements } from '../route/requires.ts'
 import { redact, scrubHeaders } from '../route/scrub.ts'
 import { type Judge, PEEK_BYTES, type Verdict } from '../route/verdict.ts'
 import { addProof, wantsNonce } from './dpop.ts'
+import type { Learner, Passage } from './learn.ts'
 import { type Next, NextTry, wantOf } from './next.ts'
 import { newRecord, recordAttempt, recordEnd } from './record.ts'
 import type { ProxyReply, ProxyRequest } from './request.ts'
@@ -27,11 +29,15 @@ export interface PoolRuntime {
   readonly judge: Judge
   /** Undefined where any token will do. */
   readonly requires: Requirements | undefined
+  /** Undefined where no credential learns from traffic. */
+  readonly learning?: Learning | undefined
 }
 
 /** All that a configuration gives an exchange; swapped as a whole, running exchanges keep theirs. */
 export interface ExchangeRuntime {
   readonly pools: ReadonlyMap<string, PoolRuntime>
+  /** Undefined where no pool learns from traffic. */
+  readonly learner?: Learner | undefined
   readonly passthroughEgress: string
   readonly spoolDir: string
 }
@@ -40,6 +46,9 @@ const OK: Outcome = { kind: 'ok' }
 
 /** Bodies up to this size are taken whole before the token is chosen: a slow upload holds no token. */
 const SMALL_BODY = 64 * 1024
+
+/** For a body that is only looked at. */
+const READ_ONLY = { memory: SMALL_BODY, disk: 0 }
 
 export class Exchange {
   readonly #egresses: Egresses
@@ -86,15 +95,15 @@ export class Exchange {
     try {
       const runtime = this.#runtime
       const target = match(request, runtime)
-      if (!target) await this.#forward(request, reply, record, runtime)
-      else {
-        record.pool = target.pool.name
-        if (request.body) {
-          const { replay } = target.config
-          body = await takeBody(request.body, { ...replay, dir: runtime.spoolDir })
-        }
-        await this.#replayLoop(request, reply, record, target, body)
+      const { learner } = runtime
+      record.pool = target?.pool.name
+      if (request.body && (target || learner?.reads(request))) {
+        const replay = target?.config.replay ?? READ_ONLY
+        body = await takeBody(request.body, { ...replay, dir: runtime.spoolDir })
       }
+      const passage = learner?.passage(request, target, body)
+      if (target && !passage) await this.#replayLoop(request, reply, record, target, body)
+      else await this.#forward(request, reply, record, runtime, body, passage)
     } catch (error) {
       const wire = toWireError(error)
       if (wire.code === 'INTERNAL' && !request.closed) {
@@ -222,17 +231,19 @@ export class Exchange {
     return this.#send(request, path, headers, body?.open() ?? null, reply, lease, lease.egress)
   }
 
-  /** A path or host that no pool covers: what the client sent, without any token. */
+  /** A path or host that no pool covers, or a login to learn from: what the client sent, without any token. */
   async #forward(
     request: ProxyRequest,
     reply: ProxyReply,
     record: ExchangeRecord,
     runtime: ExchangeRuntime,
+    recorded: RequestBody | undefined,
+    passage: Passage | undefined,
   ): Promise<void> {
     const headers = forwardHeaders(request.headers, request.host)
-    const body = request.body?.stream ?? null
-    const egress = runtime.passthroughEgress
-    const attempt = this.#send(request, request.path, headers, body, reply, undefined, egress)
+    const body = recorded?.open() ?? request.body?.stream ?? null
+    const { egress, key } = passage?.way ?? { egress: runtime.passthroughEgress, key: '' }
+    const attempt = this.#send(request, request.path, headers, body, reply, undefined, egress, key)
     try {
       await attempt.head
     } catch (error) {
@@ -240,7 +251,8 @@ export class Exchange {
       throw error
     }
     recordAttempt(record, attempt, undefined, egress, 'ok')
-    await this.#answer(request, attempt, undefined, reply, record)
+    const to = passage?.watch(reply) ?? reply
+    await this.#answer(request, attempt, undefined, to, record)
   }
 
   #send(
@@ -251,10 +263,11 @@ export class Exchange {
     reply: ProxyReply,
     lease: Lease | undefined,
     egress: string,
+    key = lease?.key ?? '',
   ): Attempt {
     const { origin, method } = request
     const attempt = new Attempt(
-      this.#egresses.dispatcher(egress, lease?.key ?? ''),
+      this.#egresses.dispatcher(egress, key),
       { origin, method, path, headers, body },
       new Hop(reply, lease),
     )

@@ -171,8 +171,7 @@ export class Credential implements Heaped {
   /** When a request may take it: not after `now` = at once; never = something must happen first. */
   readyAt(now: number): number {
     if (!this.#isKept(now) || this.#revoked) return NEVER
-    if (this.#quarantine && !this.#canary)
-      return this.renewable ? NEVER : this.#quarantine.until
+    if (this.#quarantine && !this.#canary) return this.renewable ? NEVER : this.#quarantine.until
     if (this.#canary && this.limits.inFlight > 0) return NEVER
     // RFC 7519 §4.1.5: not before.
     if (this.#tenure.startsAt > now) return this.#tenure.startsAt
@@ -273,8 +272,7 @@ export class Credential implements Heaped {
   }
   /** The back-off has passed for a credential that cannot renew: a request may try. */
   openHalf(now: number): void {
-    if (this.#quarantine && !this.renewable && this.#quarantine.until <= now)
-      this.#canary = true
+    if (this.#quarantine && !this.renewable && this.#quarantine.until <= now) this.#canary = true
   }
   /** A request with the current token went well; returns what that changed, in words. */
   succeed(canary: boolean): string | undefined {

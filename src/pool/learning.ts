@@ -33,7 +33,8 @@ export interface Listener {
 interface LearningOptions {
   readonly pool: string
   readonly clock: Clock
-  readonly credentials: () => Iterable<Credential>
+  /** By id; another map after each reload. */
+  readonly credentials: () => ReadonlyMap<string, Credential>
   /** Makes a token durable, then usable. */
   readonly take: (credential: Credential, token: TokenSet) => Promise<RefreshResult>
   readonly log: PoolLog | undefined
@@ -49,6 +50,7 @@ const MAX_WAITING = 64
 export class Learning {
   readonly #options: LearningOptions
   readonly #sessions = new Map<Listener, (lesson: Lesson | Error) => void>()
+  #learners: { among: unknown; list: readonly Credential[] } = { among: undefined, list: [] }
   #tail: Promise<void> = Promise.resolve()
   #waiting = 0
   #closed = false
@@ -58,8 +60,13 @@ export class Learning {
   }
 
   /** The credentials that learn. */
-  get learners(): Credential[] {
-    return [...this.#options.credentials()].filter(({ source }) => source.learns)
+  get learners(): readonly Credential[] {
+    const all = this.#options.credentials()
+    if (this.#learners.among !== all) {
+      const list = [...all.values()].filter(({ source }) => source.learns)
+      this.#learners = { among: all, list }
+    }
+    return this.#learners.list
   }
 
   /** Whether the operator waits for a login: then all that a client sends passes. */
@@ -159,15 +166,11 @@ export class Learning {
     const { subject } = token
     const known =
       this.#holder(presented) ??
-      (subject === undefined
-        ? undefined
-        : learners.find((each) => each.token?.subject === subject))
-    if (known) {
-      // A lone access token is no reason to give up one that can be renewed.
-      const better = token.renewal || !known.token?.renewal || this.isAwaited
-      return this.#isOpen(known) || better ? known : undefined
-    }
-    return this.#open() ?? (this.isAwaited ? this.#sole() : undefined)
+      (subject === undefined ? undefined : learners.find((each) => each.token?.subject === subject))
+    const chosen = known ?? this.#open() ?? (this.isAwaited ? this.#sole() : undefined)
+    if (!chosen || this.#isOpen(chosen)) return chosen
+    // A lone access token is no reason to give up one that can be renewed.
+    return token.renewal || !chosen.renewable ? chosen : undefined
   }
 
   #holder(presented: Secret | undefined): Credential | undefined {
@@ -193,7 +196,7 @@ export class Learning {
 
   /** Whether no credential serves, or will without help. */
   #isEmpty(): boolean {
-    for (const credential of this.#options.credentials()) {
+    for (const credential of this.#options.credentials().values()) {
       if (credential.source.learns ? !this.#isOpen(credential) : !credential.revoked) return false
     }
     return true

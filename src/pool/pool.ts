@@ -120,7 +120,7 @@ export class Pool {
     this.learning = new Learning({
       pool: name,
       clock,
-      credentials: () => this.#stock.byId.values(),
+      credentials: () => this.#stock.byId,
       take: (credential, token) => this.#refresher.take(credential, token),
       log,
     })

@@ -190,6 +190,8 @@ export class Refresher {
     const aborted = new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     })
+    // The time may be up while it still waits for its turn.
+    aborted.catch(() => {})
     const context = {
       fetch: credential.skew.metered(credential.settings.fetch),
       clock,

@@ -109,7 +109,10 @@ function matchesHead(matcher: Matcher, status: number, headers: readonly string[
 }
 
 /** A JSON body of at most PEEK_BYTES, unpacked too; undefined for any other. */
-export function parseBody(body: Buffer, encoding: string | undefined): { value: unknown } | undefined {
+export function parseBody(
+  body: Buffer,
+  encoding: string | undefined,
+): { value: unknown } | undefined {
   try {
     const options = { maxOutputLength: PEEK_BYTES }
     const coding = encoding?.trim().toLowerCase()

@@ -43,7 +43,6 @@ const NOT_REPEATED = new Set([
 const MAX_EXTRA = 16
 const MAX_RENEWAL_LENGTH = 8 * 1024
 const MAX_REFRESH_TOKEN_LENGTH = 16 * 1024
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const CONTROL = /[\x00-\x1f\x7f]/
 
 /** Reads the form of a POST; undefined when it asks for no token. `url` is the endpoint's. */
@@ -191,7 +190,10 @@ export function readRenewal(text: Secret): Renewal | undefined {
       clientSecret?: string
     }
     if (!URL.canParse(rest.tokenUrl) || !rest.clientId) return undefined
-    return { ...rest, ...(clientSecret !== undefined && { clientSecret: new Secret(clientSecret) }) }
+    return {
+      ...rest,
+      ...(clientSecret !== undefined && { clientSecret: new Secret(clientSecret) }),
+    }
   } catch {
     return undefined
   }

@@ -96,7 +96,8 @@ function placeTimes(
 
 /** Claims of a compact JWS (RFC 7519 §7.2); undefined for opaque tokens, JWEs and all that is garbled. */
 function decodeClaims(text: string): Record<string, unknown> | undefined {
-  if (text.length > MAX_DECODED_LENGTH) return undefined
+  // Whether it looks like one is told without an exception: those of thousands of opaque tokens add up at start.
+  if (text.length > MAX_DECODED_LENGTH || text.split('.').length !== 3) return undefined
   try {
     return decodeJwt(text)
   } catch {
@@ -108,6 +109,7 @@ function decodeClaims(text: string): Record<string, unknown> | undefined {
 const MAX_KEY_ID_LENGTH = 1024
 
 function decodeKeyId(text: string): string | undefined {
+  if (!text.includes('.')) return undefined
   try {
     const { kid } = decodeProtectedHeader(text)
     return typeof kid === 'string' && kid.length <= MAX_KEY_ID_LENGTH ? kid : undefined

@@ -41,9 +41,10 @@ async function tunnel(bridge: Bridge, target: string): Promise<{ status: number;
 }
 
 test('a tunnel carries bytes both ways, to the last one after either end', async () => {
-  const server = createServer({ allowHalfOpen: true }, async (socket) => {
-    const all = await buffer(socket)
-    socket.end(Buffer.from(all.toString().toUpperCase()))
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    const all: Buffer[] = []
+    socket.on('data', (chunk) => all.push(chunk))
+    socket.on('end', () => socket.end(Buffer.concat(all).toString().toUpperCase()))
   })
   const listener = new Listener(server)
   open.push(listener)
@@ -125,9 +126,10 @@ test('its end takes along every connection, also one that is being made', async 
   const closed = once(socket, 'close')
   socket.on('error', () => {}).resume()
   await expect.poll(() => given !== undefined).toBe(true)
+  const { url } = bridge
   await bridge.close()
   await closed
   expect(given?.aborted).toBe(true)
   await pending
-  await expect(fetch(bridge.url)).rejects.toThrow()
+  await expect(fetch(url)).rejects.toThrow()
 })

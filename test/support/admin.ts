@@ -6,6 +6,7 @@ import { Events, type ExchangeRecord } from '../../src/events.ts'
 import { createLog } from '../../src/lib/log.ts'
 import { Secret } from '../../src/lib/secret.ts'
 import { createMetrics, type Metrics } from '../../src/metrics.ts'
+import type { Lesson } from '../../src/pool/learning.ts'
 import type { CredentialStatus, PoolStatus } from '../../src/pool/lease.ts'
 import type { LoginDialogue } from '../../src/sources/source.ts'
 import { TraceRecorder } from '../../src/trace/recorder.ts'
@@ -34,6 +35,15 @@ export class TestAdmin {
     answer: LoginDialogue['answer'],
     signal: AbortSignal,
   ) => Promise<void> = async () => {}
+  /** What a capture learns; by default of alice, at once. */
+  capture: (note: (message: string) => void, signal: AbortSignal) => Promise<Lesson> =
+    async () => ({
+      credential: 'alice',
+      subject: undefined,
+      scopes: undefined,
+      expiresAt: undefined,
+      renews: true,
+    })
   /** Gives no lease and knows none, unless a test says otherwise. */
   leases: AdminBackend['leases'] = {
     open: async () => undefined,
@@ -84,6 +94,8 @@ export class TestAdmin {
       },
       login: async (_pool, _credential, { tell, answer }, signal) =>
         this.login(tell, answer, signal),
+      capture: async (_pool, listener, signal) => this.capture(listener.note, signal),
+      leafKeyHash: () => 'aGFzaA==',
       leases: {
         open: async (...asked) => this.leases.open(...asked),
         report: async (...asked) => this.leases.report(...asked),

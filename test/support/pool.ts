@@ -2,7 +2,7 @@ import { configSchema, type PoolConfig, type SourceConfig } from '../../src/conf
 import { type EventMap, Events } from '../../src/events.ts'
 import { Secret } from '../../src/lib/secret.ts'
 import type { Lease, LeaseRequest, Outcome } from '../../src/pool/lease.ts'
-import { Pool } from '../../src/pool/pool.ts'
+import { Pool, type PoolOptions } from '../../src/pool/pool.ts'
 import type { PinnedFetch, Source, SourceContext } from '../../src/sources/source.ts'
 import { MemoryStore } from '../../src/store/memory.ts'
 import type { Store } from '../../src/store/store.ts'
@@ -135,7 +135,7 @@ export class TestPool implements AsyncDisposable {
       crashes?: boolean
       prepare?: (source: ScriptedSource) => void
       fetch?: PinnedFetch
-    } = {},
+    } & Partial<Pick<PoolOptions, 'turns' | 'hostOf' | 'held'>> = {},
   ): Promise<TestPool> {
     const test = new TestPool(options)
     test.#pool = await Pool.open({
@@ -154,6 +154,9 @@ export class TestPool implements AsyncDisposable {
       fingerprint: (source) => `${source.type}:${nameOf(source)}`,
       fetchFor: () =>
         options.fetch ?? (() => Promise.reject(new Error('no source of these tests fetches'))),
+      ...(options.turns && { turns: options.turns }),
+      ...(options.hostOf && { hostOf: options.hostOf }),
+      ...(options.held && { held: options.held }),
       random: () => test.random(),
       log: {
         warn: (_fields, message) => test.logged.push(message),
