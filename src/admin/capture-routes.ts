@@ -1,3 +1,4 @@
+import { setImmediate as turn } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import type { AdminBackend } from './backend.ts'
 import { formatCredential } from './format.ts'
@@ -51,7 +52,7 @@ export function addCaptureRoutes(server: FastifyInstance, backend: AdminBackend)
     const run = async () => {
       const learning = backend.capture(name, { note }, stream.closed)
       // One that fails at once fails before anybody is told to log in.
-      await Promise.race([learning, undefined])
+      await Promise.race([learning, turn()])
       const proxy = backend.proxyUrl()
       stream.write({ step: 'begun', proxy, leafKeyHash: backend.leafKeyHash(), targets })
       const lesson = await learning

@@ -48,7 +48,8 @@ export class Learner {
   }
 
   /** Whether a request's body must be at hand before `passage` can judge it. */
-  reads({ method, headers, body }: ProxyRequest): boolean {
+  reads({ method, headers, body, route }: ProxyRequest): boolean {
+    if (!route) return false
     if (method !== 'POST' || body?.length === undefined || body.length > PEEK_BYTES) return false
     const type = headerValue(headers, 'content-type') ?? ''
     return /^\s*application\/x-www-form-urlencoded\s*(?:;|$)/i.test(type)
@@ -60,7 +61,8 @@ export class Learner {
     target: LearningPool | undefined,
     body: RequestBody | undefined,
   ): Passage | undefined {
-    if (target && !target.learning) return undefined
+    // What goes to a host that is not mapped is nobody's business.
+    if (!request.route || (target && !target.learning)) return undefined
     const url = request.origin + request.path
     const asked = this.#tokenRequest(request, url, body)
     if (!target) {

@@ -22,6 +22,8 @@ export interface RefreshResult {
 }
 
 const RETRY_MS = 1000
+/** As many as the store makes durable at once. */
+const GIVEN_PARALLEL = 256
 /** A dead egress is tried again soon: it is not the credential's fault. */
 const MAX_EGRESS_RETRY_MS = 15_000
 /** How long closing waits for refreshes that run, so that a rotated token is not lost. */
@@ -52,6 +54,8 @@ interface RefresherOptions {
 export class Refresher {
   readonly #options: RefresherOptions
   readonly #schedule: Schedule
+  /** Of tokens that stand in the configuration: they only have to be stored. */
+  readonly #given: Schedule
   readonly #flights = new SingleFlight<Credential, RefreshResult>()
   readonly #running = new Map<Credential, Promise<RefreshResult>>()
   readonly #aborts = new Set<AbortController>()
@@ -63,12 +67,13 @@ export class Refresher {
 
   constructor(options: RefresherOptions) {
     this.#options = options
-    this.#schedule = new Schedule({
+    const scheduled = {
       clock: options.clock,
       turns: options.turns,
-      parallel: () => options.settings().parallel,
-      start: (credential) => this.run(credential, causeFor(credential), true).promise,
-    })
+      start: (credential: Credential) => this.run(credential, causeFor(credential), true).promise,
+    }
+    this.#schedule = new Schedule({ ...scheduled, parallel: () => options.settings().parallel })
+    this.#given = new Schedule({ ...scheduled, parallel: () => GIVEN_PARALLEL })
   }
 
   get tries(): number {
@@ -85,7 +90,11 @@ export class Refresher {
   /** Plans the credential's next refresh anew from what is known of it. */
   schedule(credential: Credential, now: number): void {
     const due = this.isRunning(credential) ? Number.POSITIVE_INFINITY : credential.nextRefresh(now)
-    this.#schedule.plan(credential, due)
+    this.#scheduleOf(credential).plan(credential, due)
+  }
+
+  #scheduleOf(credential: Credential): Schedule {
+    return credential.source.renewable ? this.#schedule : this.#given
   }
 
   /** Gets a token now, or joins the try that runs. One that has no turn at its endpoint yet waits for it. */
@@ -102,7 +111,7 @@ export class Refresher {
       }
     })
     if (flight.role === 'led') {
-      this.#schedule.drop(credential)
+      this.#scheduleOf(credential).drop(credential)
       const settled = flight.promise.then((result) => {
         this.#options.ended(credential, result)
         if (this.#again.delete(credential)) this.renew(credential)
@@ -131,6 +140,7 @@ export class Refresher {
   async close(): Promise<void> {
     this.#closed = true
     this.#schedule.close()
+    this.#given.close()
     if (this.#running.size === 0) return
     const cancel = this.#options.clock.schedule(CLOSE_MS, () => {
       for (const abort of this.#aborts) {

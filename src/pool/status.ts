@@ -37,7 +37,7 @@ export class Meter {
   }
 }
 
-/** Where a pool and its credentials stand. */
+/** Where a pool and its credentials stand. These are described when they are asked for: most ask for sums only. */
 export function describePool(facts: {
   name: string
   config: PoolConfig
@@ -49,11 +49,14 @@ export function describePool(facts: {
 }): PoolStatus {
   const { clock, meter, refreshes } = facts
   const now = clock.monotonic()
-  const credentials = Array.from(facts.credentials, (credential) => describe(credential, now))
+  const all = [...facts.credentials]
+  let credentials: readonly CredentialStatus[] | undefined
   const tokens = { active: 0, cooling: 0, quarantined: 0, pending: 0, revoked: 0 }
   let ttl = 0
   let ending = 0
-  for (const { state, expiresAt } of credentials) {
+  for (const credential of all) {
+    const state = credential.state(now)
+    const expiresAt = credential.expectedEnd
     tokens[state] += 1
     if (expiresAt === undefined || (state !== 'active' && state !== 'cooling')) continue
     ttl += Math.max(0, expiresAt - clock.now())
@@ -63,14 +66,17 @@ export function describePool(facts: {
   return {
     name: facts.name,
     targets: facts.config.targets,
-    status: active === 0 ? 'exhausted' : active < credentials.length ? 'degraded' : 'healthy',
+    status: active === 0 ? 'exhausted' : active < all.length ? 'degraded' : 'healthy',
     tokens,
     avgTtlRemainingSeconds: ending > 0 ? ttl / ending / 1000 : undefined,
     refreshSuccessRate: refreshes.tries > 0 ? refreshes.successes / refreshes.tries : undefined,
     requestsPerTokenPerMinute: meter.lastMinute(now) / Math.max(1, active),
     authOverhead: meter.total > 0 ? refreshes.tries / meter.total : 0,
     waiting: facts.waiting,
-    credentials,
+    get credentials() {
+      credentials ??= all.map((credential) => describe(credential, now))
+      return credentials
+    },
   }
 }
 

@@ -90,7 +90,9 @@ test('--open starts a Chromium that trusts the key of the proxy, and ends it', a
   const { createHash } = await import('node:crypto')
   const spki = secure.getPeerX509Certificate()?.publicKey.export({ type: 'spki', format: 'der' })
   secure.destroy()
-  const hash = createHash('sha256').update(spki as Buffer).digest('base64')
+  const hash = createHash('sha256')
+    .update(spki as Buffer)
+    .digest('base64')
   expect(args).toContain(`--ignore-certificate-errors-spki-list=${hash}`)
 
   await scene.logIn()

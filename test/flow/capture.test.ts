@@ -154,13 +154,13 @@ describe('a request with a token of its own', () => {
         })
       ).status
     expect(await ask()).toBe(503)
-    expect(await ask('of nobody')).toBe(401)
+    expect(await ask('nobodys-token')).toBe(401)
     expect((await scene.status()).state).toBe('pending')
     expect(await ask(token)).toBe(200)
     await learned()
     expect(await ask()).toBe(200)
     // Full: a foreign token is dropped as ever.
-    expect(await ask('of nobody')).toBe(200)
+    expect(await ask('nobodys-token')).toBe(200)
     expect(direct.lastSeen).toBe(token)
     // Nothing to renew it from: it is out, and the next login is learned from.
     direct.server.revokeAccessTokens()

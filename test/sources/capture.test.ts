@@ -97,7 +97,11 @@ describe('a token request that came by', () => {
     ['a signed client', { client_id: 'c', client_assertion: 'e30.e30.x' }, ANSWER],
     ['no client', {}, ANSWER],
     ['no refresh token', { client_id: 'c' }, { ...ANSWER, refresh_token: undefined }],
-    ['a refresh token with a line break', { client_id: 'c' }, { ...ANSWER, refresh_token: 'r\r\n' }],
+    [
+      'a refresh token with a line break',
+      { client_id: 'c' },
+      { ...ANSWER, refresh_token: 'r\r\n' },
+    ],
   ])('with %s gives a token that cannot be renewed', (_what, form, answer) => {
     const request = seen({ grant_type: 'authorization_code', ...form }) as SeenTokenRequest
     const token = readTokenAnswer(request, answer, NOW)
@@ -175,12 +179,12 @@ describe('the source capture', () => {
       origin: 'https://page.test',
     }) as SeenTokenRequest
     const token = readTokenAnswer(request, { access_token: 'a' }, Date.now())
-    await expect(
-      source().obtain(token, sourceContext({ name: 'shop/ann' })),
-    ).rejects.toMatchObject({
-      kind: 'revoked',
-      message: `token endpoint ${endpoint.host}:${endpoint.port} refuses the learned login, run: cupbearer capture shop`,
-    })
+    await expect(source().obtain(token, sourceContext({ name: 'shop/ann' }))).rejects.toMatchObject(
+      {
+        kind: 'revoked',
+        message: `token endpoint ${endpoint.host}:${endpoint.port} refuses the learned login, run: cupbearer capture shop`,
+      },
+    )
     expect(endpoint.requests[0]?.headers.join('\n')).toMatch(/origin\nhttps:\/\/page\.test/i)
   })
 })
