@@ -23,6 +23,8 @@ test('ten thousand accounts start within seconds, serve, and idle below 1 % of a
   }
   using folder = new ChildFolder({
     store: 'file:cupbearer.db',
+    // Nobody reads the log while it starts.
+    log: { level: 'warn', format: 'json' },
     upstream: trusting(['api.test']),
     pools: {
       api: {
