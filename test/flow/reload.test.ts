@@ -143,9 +143,11 @@ describe('unchanged credentials', () => {
     const running = await started({ credentials: [fixed('a'), fixed('b')] })
     await running.admin('/api/pools/api/credentials/b/quarantine', 'POST')
     await running.reconfigure(config({ credentials: [fixed('a'), fixed('b'), fixed('c')] }))
-    const { credentials } = await running.admin('/api/pools/api')
-    const states = credentials.map(({ state }: { state: string }) => state)
-    expect(states).toEqual(['active', 'quarantined', 'active'])
+    const states = async () => {
+      const { credentials } = await running.admin('/api/pools/api')
+      return credentials.map(({ state }: { state: string }) => state)
+    }
+    await expect.poll(states).toEqual(['active', 'quarantined', 'active'])
   })
 })
 
