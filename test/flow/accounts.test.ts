@@ -167,7 +167,8 @@ test('a line that is added and saved is enough; one that goes drains; the rest k
     const { authorization } = (await child.client().request(api())).json()
     expect(authorization).toMatch(/^Bearer client-[ac]-1$/)
   }
-  expect(asked().toSorted()).toEqual(['client-a', 'client-b', 'client-c'])
+  const ours = asked().filter((client) => /^client-[a-c]$/.test(client ?? ''))
+  expect(ours.toSorted()).toEqual(['client-a', 'client-b', 'client-c'])
 })
 
 test('a file that is wrong changes nothing and says where, and the next save heals it', async () => {
