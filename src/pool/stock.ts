@@ -163,6 +163,7 @@ export class Stock {
     const before = STRATEGIES[this.#config.select]
     let held = false
     let returning = false
+    let soon = false
     let restUntil = NEVER
     let trier: Credential | undefined
     for (const credential of want.only ? [want.only] : this.#byId.values()) {
@@ -172,6 +173,7 @@ export class Stock {
       const { lane } = credential.settings
       if (credential.state(now) === 'quarantined' && !credential.canary) {
         returning ||= !exclude?.size
+        soon ||= returning && credential.usableAt(now) - now <= this.#config.queue.wait
       } else if (!lane.rests) {
         if (!exclude?.size || this.#isSoonReady(credential, now)) return 'wait'
       } else {
@@ -185,6 +187,8 @@ export class Stock {
       }
     }
     if (trier) return trier
+    // A credential that comes back in time is better than a dead egress.
+    if (soon) return 'wait'
     if (restUntil !== NEVER) {
       throw new WireError('EGRESS_DOWN', `no egress of pool ${this.#pool} can be reached`, {
         retryAfterMs: Math.max(0, restUntil - now),

@@ -230,6 +230,19 @@ describe('egress', () => {
     t.lease()
   })
 
+  test('a quarantined credential that comes back in time is waited for, a dead egress is not', async () => {
+    const pair = [credential('a', { egress: 'x' }), credential('b', { egress: 'y' })]
+    const quarantine = { base: '1s', max: '1s' }
+    await using t = await TestPool.open(poolConfig(pair, { quarantine }))
+    t.pool.settle(t.lease({ credential: 'a' }), { kind: 'egress-down' })
+    const trial = t.lease({ credential: 'a' })
+    t.pool.quarantine('b')
+    const waiting = t.wait()
+    await t.clock.run(2000)
+    expect((await waiting).credential).toBe('b')
+    t.pool.settle(trial, { kind: 'egress-down' })
+  })
+
   test('waiters fail with EGRESS_DOWN when the last egress goes down', async () => {
     const one = poolConfig([credential('a')], { limits: { concurrency: 2 } })
     await using t = await TestPool.open(one)
