@@ -47,7 +47,7 @@ test('a lone access token is told as what it is', async () => {
   await said(child.stdout, /Waiting/)
   const { access } = await scene.logIn()
   expect(await scene.ask(access)).toBe(200)
-  expect(await said(child.stdout, /ends/)).toMatch(/No way to renew it was seen/)
+  expect(await said(child.stdout, /seen/)).toMatch(/No way to renew it was seen/)
   expect(await closed).toEqual([0, null])
 })
 
