@@ -20,6 +20,10 @@ const RANKS = [
 
 /** Where each library, and nothing else of ours, is used: a folder, or one file. */
 const LIBRARIES: Record<string, string> = {
+  '@opentelemetry/api': 'trace',
+  '@opentelemetry/exporter-trace-otlp-http': 'trace',
+  '@opentelemetry/resources': 'trace',
+  '@opentelemetry/sdk-trace-base': 'trace',
   fastify: 'admin',
   'http-mitm-proxy': 'proxy',
   libsql: 'store',
@@ -29,6 +33,7 @@ const LIBRARIES: Record<string, string> = {
   'pino-pretty': 'lib/log.ts',
   'playwright-core': 'sources',
   'prom-client': 'metrics.ts',
+  redis: 'store',
   socks: 'egress/socks5.ts',
   undici: 'egress',
   yargs: 'cli',
