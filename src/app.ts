@@ -1,41 +1,44 @@
-import { rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { Activity } from './admin/activity.ts'
 import type { CredentialAction } from './admin/backend.ts'
+import { History } from './admin/history.ts'
 import { startAdmin } from './admin/server.ts'
 import { adminToken } from './admin/token.ts'
 import {
   exchangeRuntimeOf,
-  fingerprintOf,
+  fixedChanges,
   httpsTargets,
-  injectedParameters,
+  MAX_THROTTLED_ADDRESSES,
   passthroughOf,
+  problemsOf,
   urlOf,
 } from './app/derive.ts'
-import { openAuthority } from './ca/authority.ts'
+import { tellRunning } from './app/running.ts'
+import type { Serving, Terms } from './app/serving.ts'
+import { startTracing } from './app/tracing.ts'
+import { createServing } from './app/workers/crew.ts'
+import { SharedThrottle } from './app/workers/shared-throttle.ts'
+import { type CertificateAuthority, openAuthority } from './ca/authority.ts'
 import { LeafCache } from './ca/leaf.ts'
 import type { Config } from './config/schema.ts'
 import { Egresses } from './egress/egress.ts'
-import { ConfigError } from './errors.ts'
 import { Events } from './events.ts'
-import { Exchange } from './exchange/exchange.ts'
+import type { ExchangeRuntime } from './exchange/exchange.ts'
 import { RemoteLeases } from './exchange/remote-leases.ts'
 import { type Clock, systemClock } from './lib/clock.ts'
-import { privateFolder, replaceFile } from './lib/files.ts'
+import { privateFolder } from './lib/files.ts'
 import type { Logger } from './lib/log.ts'
-import { AuthThrottle } from './lib/throttle.ts'
 import { createMetrics } from './metrics.ts'
+import type { Learning } from './pool/learning.ts'
 import type { PoolStatus } from './pool/lease.ts'
 import { Pool } from './pool/pool.ts'
 import { Turns } from './pool/turns.ts'
 import { ClientAuth } from './proxy/client-auth.ts'
 import { OwnAddresses } from './proxy/own-addresses.ts'
-import { Front, type FrontRuntime } from './proxy/server.ts'
 import { Router } from './route/match.ts'
 import { isAlwaysDenied, type PassthroughPolicy } from './route/passthrough.ts'
 import { sourceFingerprint, sourceHost, sourceMaker } from './sources/table.ts'
 import { openStore } from './store/open.ts'
 import { logEvents } from './trace/event-log.ts'
-import { TraceRecorder } from './trace/recorder.ts'
 
 export interface Cupbearer {
   readonly proxyUrl: string
@@ -55,14 +58,8 @@ export interface CupbearerOptions {
   readonly clock?: Clock
 }
 
-/** Failed authentications are remembered for that many addresses. */
-const MAX_THROTTLED_ADDRESSES = 10_000
-
 /** Egresses that must be probed first are waited for that long, at start and reload; then they count as down. */
 const FIRST_PROBE_MS = 1000
-
-/** What only a restart can change. */
-const FIXED = ['listen', 'admin', 'store', 'storeKey', 'server'] as const
 
 /**
  * Builds everything from a configuration and starts it.
@@ -85,23 +82,24 @@ class App implements Cupbearer {
   readonly #reloadFrom: (() => Promise<Config>) | undefined
   readonly #events = new Events()
   readonly #own = new OwnAddresses()
-  readonly #throttle: AuthThrottle
+  readonly #throttle: SharedThrottle
   /** What has been opened, closed in reverse. */
   readonly #closers: (() => Promise<void> | void)[] = []
   readonly #pools = new Map<string, Pool>()
   readonly #turns: Turns
   #config: Config
   #egresses!: Egresses
-  #exchange!: Exchange
+  #runtime!: ExchangeRuntime
   #remoteLeases: RemoteLeases | undefined
   #auth!: ClientAuth
-  #front!: Front
+  /** Undefined until the listener is open. */
+  #serving: Serving | undefined
+  #authority!: CertificateAuthority
   #leaves!: LeafCache
   #openPool!: (name: string) => Promise<Pool>
   #passthrough!: PassthroughPolicy
   #reloading: Promise<unknown> = Promise.resolve()
   #stopping: Promise<void> | undefined
-  #caPem = ''
   #draining = false
   proxyUrl = ''
   adminUrl = ''
@@ -113,7 +111,10 @@ class App implements Cupbearer {
     this.#clock = options.clock ?? systemClock
     this.#turns = new Turns(options.config.refresh.perHost)
     this.#reloadFrom = options.reloadFrom
-    this.#throttle = new AuthThrottle(this.#clock, { maxEntries: MAX_THROTTLED_ADDRESSES })
+    this.#throttle = new SharedThrottle(this.#clock, {
+      maxEntries: MAX_THROTTLED_ADDRESSES,
+      tell: (news) => this.#serving?.tellThrottle(news),
+    })
   }
 
   async start(): Promise<void> {
@@ -123,7 +124,20 @@ class App implements Cupbearer {
     this.#closers.push(() => store.close())
     await this.#openCa(config)
     this.#passthrough = passthroughOf(config)
-    logEvents(this.#events, this.#log)
+    const events = this.#events
+    logEvents(events, this.#log)
+    // Before the pools: what they do while opening is told too.
+    const tracing = await startTracing(() => this.#config, events, this.#log, {
+      egressAddress: (egress) => this.#egresses.address(egress),
+      proxy: () => ({ url: this.proxyUrl, ca: this.caPath }),
+    })
+    this.#closers.push(() => tracing.close())
+    const metrics = createMetrics(
+      events,
+      () => this.#status(),
+      () => this.#egressStates(),
+    )
+    this.#closers.push(() => metrics.close())
     this.#egresses = new Egresses({
       egress: config.egress,
       upstream: config.upstream,
@@ -133,6 +147,7 @@ class App implements Cupbearer {
       clock: this.#clock,
       held: (egress) => {
         for (const pool of this.#pools.values()) pool.egressChanged(egress)
+        this.#serving?.heldChanged()
       },
     })
     this.#closers.push(() => this.#egresses.close())
@@ -162,52 +177,39 @@ class App implements Cupbearer {
     for (const name of Object.keys(config.pools)) this.#pools.set(name, await this.#openPool(name))
     await this.#egresses.probed(FIRST_PROBE_MS)
 
-    const events = this.#events
-    const recorder = new TraceRecorder(events, {
-      capacity: config.trace.capacity,
-      secretParameters: () => injectedParameters(this.#config),
-    })
-    const metrics = createMetrics(
-      events,
-      () => this.#status(),
-      () => this.#egresses.names().map((name) => ({ name, up: this.#egresses.isUp(name) })),
-    )
+    const history = new History(events, () => this.#status(), this.#clock)
+    const activity = new Activity(events)
     this.#closers.push(
-      () => recorder.close(),
-      () => metrics.close(),
+      () => history.close(),
+      () => activity.close(),
     )
 
-    this.#exchange = new Exchange({
+    const serving = createServing({
+      terms: this.#terms(),
+      pools: this.#pools,
+      own: this.#own,
       egresses: this.#egresses,
+      throttle: this.#throttle,
       events,
       clock: this.#clock,
       log: this.#log,
-      runtime: exchangeRuntimeOf(this.#config, this.#pools, this.#clock),
     })
-    this.#front = new Front({
-      server: config.server,
-      longestSilence: Math.max(config.upstream.bodyTimeout, config.upstream.headersTimeout),
-      exchange: this.#exchange,
-      egresses: this.#egresses,
-      events,
-      clock: this.#clock,
-      log: this.#log,
-      runtime: this.#frontRuntime(),
-    })
-    this.#closers.push(() => this.#front.cut())
-    const address = await this.#front.open(config.listen)
+    this.#serving = serving
+    this.#closers.push(() => serving.close())
+    const address = await serving.open(config.listen)
     this.#own.add(address)
     this.proxyUrl = urlOf(address)
     const leases = new RemoteLeases({
       events,
       clock: this.#clock,
-      runtime: () => this.#exchange.runtime,
+      runtime: () => this.#runtime,
       egressUrl: (egress) => this.#egresses.url(egress),
     })
     this.#remoteLeases = leases
     const token = await adminToken(config.dataDir, config.admin.token)
     const admin = await startAdmin({
       listen: config.admin.listen,
+      hosts: config.admin.hosts,
       token,
       log: this.#log,
       clock: this.#clock,
@@ -215,17 +217,19 @@ class App implements Cupbearer {
         pools: () => this.#status(),
         act: (pool, credential, action) => this.#act(pool, credential, action),
         login: (pool, ...how) => this.#pools.get(pool)?.login(...how),
-        capture: (pool, ...how) => this.#pools.get(pool)?.learning.capture(...how),
+        capture: (pool, ...how) => this.#capture(pool, ...how),
         leafKeyHash: () => this.#leaves.keyHash,
         leases,
         identify: (authorization, client) => this.#auth.identify(authorization, client),
-        traces: recorder,
+        traces: tracing.recorder,
         ready: () => this.#ready(),
-        metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
-        caPem: () => this.#caPem,
+        metrics: (accept) => metrics.scrape(accept),
+        caPem: () => this.#authority.certificatePem,
         proxyUrl: () => this.proxyUrl,
         egressAddress: (egress) => this.#egresses.address(egress),
-        events,
+        egresses: () => this.#egressStates(),
+        history,
+        activity,
       },
     })
     this.#closers.push(
@@ -234,13 +238,10 @@ class App implements Cupbearer {
     )
     this.#own.add({ address: config.admin.listen.host, port: admin.port })
     this.adminUrl = admin.url
-    const running = join(config.dataDir, 'running.json')
-    await replaceFile(
-      running,
-      `${JSON.stringify({ pid: process.pid, proxy: this.proxyUrl, admin: this.adminUrl, ca: this.caPath })}\n`,
-      0o600,
-    )
-    this.#closers.push(() => rm(running, { force: true }))
+    await serving.ready()
+    const { proxyUrl: proxy, adminUrl, caPath: ca } = this
+    const told = await tellRunning(config.dataDir, { proxy, admin: adminUrl, ca })
+    this.#closers.push(told)
   }
 
   async reload(): Promise<{ applied: boolean; problems: readonly string[] }> {
@@ -261,20 +262,14 @@ class App implements Cupbearer {
     if (!this.#reloadFrom || this.#stopping) return outcome(false, ['nothing to reload from'])
     try {
       const config = await this.#reloadFrom()
-      const fixed = FIXED.filter(
-        (key) => fingerprintOf(config[key]) !== fingerprintOf(this.#config[key]),
-      )
+      const fixed = fixedChanges(this.#config, config)
       await this.#apply(config)
       return outcome(
         true,
         fixed.map((key) => `${key} changed: that takes a restart`),
       )
     } catch (error) {
-      const problems =
-        error instanceof ConfigError
-          ? error.issues.map(({ path, message }) => `${path || '(file)'}: ${message}`)
-          : [(error as Error).message]
-      return outcome(false, problems)
+      return outcome(false, problemsOf(error))
     }
   }
 
@@ -298,14 +293,13 @@ class App implements Cupbearer {
       if (running) await running.apply(pool)
       else this.#pools.set(name, await this.#openPool(name))
     }
-    this.#exchange.apply(exchangeRuntimeOf(this.#config, this.#pools, this.#clock))
-    this.#front.apply(this.#frontRuntime())
+    await this.#serving?.apply(this.#terms())
     await this.#closePools([...this.#pools.keys()].filter((name) => !(name in config.pools)))
     this.#egresses.retain(config.egress)
   }
 
   stop(options: { force?: boolean } = {}): Promise<void> {
-    if (options.force) this.#front?.cut()
+    if (options.force) this.#serving?.cut()
     this.#stopping ??= this.#stop(options.force ?? false)
     return this.#stopping
   }
@@ -313,8 +307,9 @@ class App implements Cupbearer {
   async #stop(force: boolean): Promise<void> {
     this.#draining = true
     this.#remoteLeases?.drain()
-    if (this.#front && !force) {
-      const drained = this.#front.drain()
+    const serving = this.#serving
+    if (serving && !force) {
+      const drained = serving.drain()
       let cancel = () => {}
       const late = new Promise<'late'>((resolve) => {
         cancel = this.#clock.schedule(this.#config.server.drainTimeout, () => resolve('late'))
@@ -322,7 +317,7 @@ class App implements Cupbearer {
       const result = await Promise.race([drained, late])
       cancel()
       if (result === 'late')
-        this.#log.warn({ connections: this.#front.connections }, 'cut what had not drained')
+        this.#log.warn({ connections: serving.connections }, 'cut what had not drained')
     }
     for (const close of this.#closers.splice(0).reverse()) await close()
     this.#events.removeAllListeners()
@@ -337,8 +332,8 @@ class App implements Cupbearer {
       clock: this.#clock,
     })
     for (const notice of authority.notices) this.#log.warn(notice)
+    this.#authority = authority
     this.#leaves = new LeafCache(authority, { clock: this.#clock })
-    this.#caPem = authority.certificatePem
     this.caPath = authority.certificatePath
   }
 
@@ -348,21 +343,34 @@ class App implements Cupbearer {
     await Promise.all(pools.map((pool) => pool?.close()))
   }
 
-  #frontRuntime(): FrontRuntime {
-    const leaves = this.#leaves
+  /** What the configuration in force gives to those who serve. */
+  #terms(): Terms {
     this.#auth = new ClientAuth(this.#config.clients, this.#throttle)
+    this.#runtime = exchangeRuntimeOf(this.#config, this.#pools, this.#clock)
     return {
-      router: new Router(this.#config.pools),
+      config: this.#config,
+      runtime: this.#runtime,
       passthrough: this.#passthrough,
-      isOwn: ({ host, port }) => this.#own.includes(host, port),
       auth: this.#auth,
-      passthroughEgress: this.#config.passthrough.egress,
-      contextFor: (host) => leaves.contextFor(host),
+      authority: this.#authority,
+      leaves: this.#leaves,
     }
+  }
+
+  #capture(pool: string, ...how: Parameters<Learning['capture']>) {
+    const lesson = this.#pools.get(pool)?.learning.capture(...how)
+    const changed = () => this.#serving?.learningChanged(pool)
+    changed()
+    lesson?.then(changed, changed)
+    return lesson
   }
 
   #status(): PoolStatus[] {
     return [...this.#pools.values()].map((pool) => pool.status())
+  }
+
+  #egressStates() {
+    return this.#egresses.names().map((name) => ({ name, up: this.#egresses.isUp(name) }))
   }
 
   async #act(
@@ -380,6 +388,7 @@ class App implements Cupbearer {
     const reasons = this.#status()
       .filter((pool) => pool.status === 'exhausted')
       .map((pool) => `pool ${pool.name} has no active token`)
+    reasons.push(...(this.#serving?.ailments() ?? []))
     if (this.#draining) reasons.push('shutting down')
     return { ready: reasons.length === 0, reasons }
   }

@@ -9,6 +9,7 @@ export const WIRE_CODES = {
   DESTINATION_DENIED: { status: 403, proxyError: 'destination_ip_prohibited' },
   AUTHORITY_MISMATCH: { status: 421, proxyError: 'http_request_error' },
   BAD_REQUEST: { status: 400, proxyError: 'http_request_error' },
+  EXPECTATION_FAILED: { status: 417, proxyError: 'http_request_error' },
   POOL_EXHAUSTED: { status: 503, proxyError: 'connection_limit_reached' },
   QUEUE_FULL: { status: 503, proxyError: 'connection_limit_reached' },
   NO_TOKEN_WITH_SCOPE: { status: 403, proxyError: 'http_request_denied' },
@@ -51,20 +52,27 @@ export class CupbearerError extends Error {
   }
 }
 
+export interface WireErrorOptions {
+  readonly cause?: unknown
+  readonly retryAfterMs?: number | undefined
+  readonly passedOver?:
+    | { readonly skipped: { credential: string; why: string }[]; readonly more: number }
+    | undefined
+}
+
 /** An error that a client sees as an answer of the proxy's own. */
 export class WireError extends CupbearerError {
   declare readonly code: WireCode
   /** How long a client should wait before it tries again, in ms; sent as `Retry-After`. */
   readonly retryAfterMs: number | undefined
+  /** Who could not be had, where no token could; for the trace alone. */
+  readonly passedOver: WireErrorOptions['passedOver']
 
-  constructor(
-    code: WireCode,
-    message: string,
-    options?: { cause?: unknown; retryAfterMs?: number | undefined },
-  ) {
+  constructor(code: WireCode, message: string, options?: WireErrorOptions) {
     super(code, message, options)
     this.name = 'WireError'
     this.retryAfterMs = options?.retryAfterMs
+    this.passedOver = options?.passedOver
   }
 
   get status(): number {

@@ -1,14 +1,16 @@
 import { type EventLoopUtilization, monitorEventLoopDelay, performance } from 'node:perf_hooks'
-import type { Counter, Histogram, Registry } from 'prom-client'
+import type { Counter, Histogram, Registry, RegistryContentType } from 'prom-client'
 import { WIRE_CODES } from './errors.ts'
 import type { EventMap, Events, ExchangeRecord } from './events.ts'
 import type { PoolStatus } from './pool/lease.ts'
 
 /** What Prometheus scrapes, and the end of it. */
 export interface Metrics {
-  /** The exposition format's text; pools and egresses are asked at this moment. */
-  text(): Promise<string>
-  readonly contentType: string
+  /**
+   * The exposition format's text, or OpenMetrics with exemplars where `accept` asks for it; pools and egresses are
+   * asked at this moment.
+   */
+  scrape(accept?: string): Promise<{ readonly text: string; readonly contentType: string }>
   close(): void
 }
 
@@ -27,6 +29,20 @@ const VERDICTS = new Set<string>([
 ])
 const SAMPLING_MS = 50
 const REFRESH_RESULTS = ['ok', 'failed', 'revoked'] as const
+const REPLAY_RESULTS = ['ok', 'failed', 'skipped'] as const
+const POOL_STATES = ['healthy', 'degraded', 'exhausted'] as const
+/** Those that somebody watches: a series that exists from the start shows its first increase to rate(). */
+const WATCHED_VERDICTS = [
+  'ok',
+  'expired',
+  'limited',
+  'denied',
+  'upstream',
+  'POOL_EXHAUSTED',
+  'QUEUE_FULL',
+  'NO_TOKEN_WITH_SCOPE',
+  'EGRESS_DOWN',
+] as const
 
 const DURATION_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60] as const
 
@@ -50,7 +66,7 @@ export function createMetrics(
     counts.requests.add(pool, VERDICTS.has(record.verdict) ? record.verdict : 'other')
     // How long a worker holds a lease says nothing of requests.
     if (record.kind !== 'tunnel' && record.kind !== 'lease')
-      counts.durations.observe(record.durationMs / 1000)
+      counts.durations.observe(record.durationMs / 1000, record.id)
     if (!record.replay) return
     const outcome = !record.replay.done ? 'skipped' : record.verdict === 'ok' ? 'ok' : 'failed'
     counts.replays.add(pool, outcome)
@@ -61,21 +77,25 @@ export function createMetrics(
   events.on('exchange', onExchange)
   events.on('refresh', onRefresh)
 
-  let exposition: Exposition | undefined
+  const expositions = new Map<string, Exposition>()
   let closed = false
   return {
-    contentType: 'text/plain; version=0.0.4; charset=utf-8',
-    async text() {
+    async scrape(accept) {
       const prometheus = await import('prom-client')
-      if (closed) return ''
-      exposition ??= createExposition(prometheus, counts)
-      return exposition.text(pools(), egresses())
+      const { OPENMETRICS_CONTENT_TYPE, PROMETHEUS_CONTENT_TYPE } = prometheus.Registry
+      const open = accept?.includes('application/openmetrics-text')
+      const contentType = open ? OPENMETRICS_CONTENT_TYPE : PROMETHEUS_CONTENT_TYPE
+      if (closed) return { text: '', contentType }
+      const exposition =
+        expositions.get(contentType) ?? createExposition(prometheus, counts, contentType)
+      expositions.set(contentType, exposition)
+      return { text: await exposition.text(pools(), egresses()), contentType }
     },
     close() {
       closed = true
       events.off('exchange', onExchange)
       events.off('refresh', onRefresh)
-      exposition?.close()
+      for (const exposition of expositions.values()) exposition.close()
     },
   }
 }
@@ -95,10 +115,12 @@ interface Exposition {
   close(): void
 }
 
-/** A registry of its own for the counts of one app. */
-function createExposition(prometheus: Prometheus, counts: Counts): Exposition {
+/** A registry of its own for the counts of one app, in one format. */
+function createExposition(prometheus: Prometheus, counts: Counts, contentType: string): Exposition {
   const { Counter, Gauge, Registry } = prometheus
   const registry = new Registry()
+  const either: Registry<RegistryContentType> = registry
+  either.setContentType(contentType as RegistryContentType)
   const registers = [registry]
   registry.registerMetric(
     counts.durations.asMetric(
@@ -142,6 +164,24 @@ function createExposition(prometheus: Prometheus, counts: Counts): Exposition {
     labelNames: ['pool'],
     registers,
   })
+  const poolStatus = new Gauge({
+    name: 'cupbearer_pool_status',
+    help: '1 for the state that the pool is in: healthy, degraded or exhausted',
+    labelNames: ['pool', 'status'],
+    registers,
+  })
+  const refreshSuccess = new Gauge({
+    name: 'cupbearer_refresh_success_ratio',
+    help: 'Refreshes that succeeded divided by all since start; 1 before the first',
+    labelNames: ['pool'],
+    registers,
+  })
+  const requestRate = new Gauge({
+    name: 'cupbearer_requests_per_token_per_minute',
+    help: 'Requests of the last minute divided by tokens in use',
+    labelNames: ['pool'],
+    registers,
+  })
   const queueWaiting = new Gauge({
     name: 'cupbearer_queue_waiting',
     help: 'Requests waiting for a token',
@@ -154,7 +194,16 @@ function createExposition(prometheus: Prometheus, counts: Counts): Exposition {
     labelNames: ['egress'],
     registers,
   })
-  const sampled = [tokens, authOverhead, tokenTtl, queueWaiting, egressUp]
+  const sampled = [
+    tokens,
+    authOverhead,
+    tokenTtl,
+    queueWaiting,
+    egressUp,
+    poolStatus,
+    refreshSuccess,
+    requestRate,
+  ]
   const runtime = processMetrics(prometheus, registry)
 
   const { requests, refreshes, replays } = counts
@@ -171,8 +220,14 @@ function createExposition(prometheus: Prometheus, counts: Counts): Exposition {
         if (status.avgTtlRemainingSeconds !== undefined) {
           tokenTtl.set({ pool }, status.avgTtlRemainingSeconds)
         }
-        // A counter that exists from the start shows its first increase to rate().
+        refreshSuccess.set({ pool }, status.refreshSuccessRate ?? 1)
+        requestRate.set({ pool }, status.requestsPerTokenPerMinute)
+        for (const state of POOL_STATES) {
+          poolStatus.set({ pool, status: state }, status.status === state ? 1 : 0)
+        }
+        for (const verdict of WATCHED_VERDICTS) requests.touch(pool, verdict)
         for (const result of REFRESH_RESULTS) refreshes.touch(pool, result)
+        for (const result of REPLAY_RESULTS) replays.touch(pool, result)
       }
       for (const { name, up } of egresses) egressUp.set({ egress: name }, up ? 1 : 0)
       requests.copyTo(requestsTotal, 'verdict')
@@ -192,25 +247,40 @@ function createExposition(prometheus: Prometheus, counts: Counts): Exposition {
 class Durations {
   /** One for each bound, and one for what is above all of them; not cumulative. */
   readonly #counts = new Float64Array(DURATION_BOUNDS.length + 1)
+  /** The last request of each bucket. */
+  readonly #exemplars: ({ id: string; seconds: number; time: number } | undefined)[] = []
   #sum = 0
 
-  observe(seconds: number): void {
+  observe(seconds: number, id: string): void {
     let bucket = 0
     while (bucket < DURATION_BOUNDS.length && seconds > (DURATION_BOUNDS[bucket] as number)) {
       bucket += 1
     }
     this.#counts[bucket] = (this.#counts[bucket] as number) + 1
     this.#sum += seconds
+    const exemplar = this.#exemplars[bucket]
+    if (!exemplar) this.#exemplars[bucket] = { id, seconds, time: Date.now() / 1000 }
+    else {
+      exemplar.id = id
+      exemplar.seconds = seconds
+      exemplar.time = Date.now() / 1000
+    }
   }
 
   /** What a registry asks for its values at each scrape, and all that it asks for. */
   asMetric(name: string, help: string): Histogram {
     const get = async () => {
-      const values: { metricName: string; labels: { le?: number | string }; value: number }[] = []
+      const values: object[] = []
       let count = 0
       for (const [bucket, le] of [...DURATION_BOUNDS, '+Inf'].entries()) {
         count += this.#counts[bucket] as number
-        values.push({ metricName: `${name}_bucket`, labels: { le }, value: count })
+        const last = this.#exemplars[bucket]
+        const exemplar = last && {
+          labelSet: { trace_id: last.id },
+          value: last.seconds,
+          timestamp: last.time,
+        }
+        values.push({ metricName: `${name}_bucket`, labels: { le }, value: count, exemplar })
       }
       values.push({ metricName: `${name}_sum`, labels: {}, value: this.#sum })
       values.push({ metricName: `${name}_count`, labels: {}, value: count })

@@ -69,7 +69,7 @@ test('docs/operations.md names every metric of ours, and no other', async () => 
     () => [],
     () => [],
   )
-  const text = await metrics.text()
+  const { text } = await metrics.scrape()
   metrics.close()
   const exposed = [...text.matchAll(/^# HELP (cupbearer_\S+)/gm)].map((match) => match[1])
   const named = read('docs/operations.md').match(/^\| `cupbearer_[a-z_]+/gm) ?? []

@@ -25,7 +25,7 @@ function setUp(pools = [samplePool()]) {
       { name: 'proxy-1', up: false },
     ],
   )
-  return { events, metrics, scrape: async () => parse(await metrics.text()), pools }
+  return { events, metrics, scrape: async () => parse((await metrics.scrape()).text), pools }
 }
 
 test('counts requests by pool and verdict, and keeps labels bounded', async () => {
@@ -110,6 +110,57 @@ test('has process metrics, and two instances live side by side', async () => {
   first.metrics.close()
   expect((await second.scrape()).size).toBeGreaterThan(10)
   second.metrics.close()
+})
+
+test('every series that somebody watches is there from the start, at 0', async () => {
+  const { metrics, scrape } = setUp()
+  const samples = await scrape()
+  for (const verdict of ['ok', 'expired', 'limited', 'denied', 'POOL_EXHAUSTED', 'EGRESS_DOWN']) {
+    expect(samples.get(`cupbearer_requests_total{pool="supplier",verdict="${verdict}"}`)).toBe(0)
+  }
+  for (const result of ['ok', 'failed', 'skipped']) {
+    expect(samples.get(`cupbearer_replays_total{pool="supplier",result="${result}"}`)).toBe(0)
+  }
+  expect(samples.get('cupbearer_request_duration_seconds_count')).toBe(0)
+  metrics.close()
+})
+
+test('shows a pool’s health, refresh success and requests per token and minute', async () => {
+  const { metrics, scrape } = setUp([
+    samplePool({ status: 'degraded', refreshSuccessRate: 0.75 }),
+    samplePool({ name: 'fresh', refreshSuccessRate: undefined }),
+  ])
+  const samples = await scrape()
+  const status = (name: string) =>
+    samples.get(`cupbearer_pool_status{pool="supplier",status="${name}"}`)
+  expect(['healthy', 'degraded', 'exhausted'].map(status)).toEqual([0, 1, 0])
+  expect(samples.get('cupbearer_refresh_success_ratio{pool="supplier"}')).toBe(0.75)
+  expect(samples.get('cupbearer_refresh_success_ratio{pool="fresh"}')).toBe(1)
+  expect(samples.get('cupbearer_requests_per_token_per_minute{pool="supplier"}')).toBe(4.5)
+  metrics.close()
+})
+
+test('OpenMetrics has an exemplar for each bucket that was met, and the plain format has none', async () => {
+  const { events, metrics } = setUp()
+  events.emit('exchange', sampleExchange({ id: 'fast-one', durationMs: 3 }))
+  events.emit('exchange', sampleExchange({ id: 'slow-one', durationMs: 700 }))
+  const plain = await metrics.scrape('text/plain')
+  const open = await metrics.scrape(
+    'application/openmetrics-text;version=1.0.0;q=0.8,text/plain;q=0.1',
+  )
+  expect(plain.contentType).toContain('text/plain')
+  expect(plain.text).not.toContain('fast-one')
+  expect(open.contentType).toContain('application/openmetrics-text')
+  expect(open.text).toMatch(
+    /^cupbearer_request_duration_seconds_bucket\{le="0\.005"\} 1 # \{trace_id="fast-one"\} 0\.003 \d+(\.\d+)?$/m,
+  )
+  expect(open.text).toMatch(/\{le="1"\} 2 # \{trace_id="slow-one"\} 0\.7 /)
+  expect(open.text).toMatch(/^# TYPE cupbearer_requests counter$/m)
+  expect(open.text).toMatch(/^cupbearer_requests_total\{pool="supplier",verdict="ok"\} 2$/m)
+  expect(open.text.endsWith('\n# EOF\n')).toBe(true)
+  // One format's scrape doesn't spoil the other's.
+  expect((await metrics.scrape()).text).toContain('# TYPE cupbearer_requests_total counter')
+  metrics.close()
 })
 
 test('closing stops listening', () => {

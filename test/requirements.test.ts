@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
-import { PROGRAMS } from './support/requirements.mjs'
+import { LIBRARIES, PROGRAMS } from './support/requirements.mjs'
 
 const TESTS = fileURLToPath(new URL('.', import.meta.url))
 
@@ -33,8 +33,10 @@ test('what is missing and cannot be installed fails with the names of the packag
   try {
     const { status, stderr } = check(empty)
     expect(status).toBe(1)
-    expect(stderr).toContain(`The tests need ${Object.keys(PROGRAMS).join(', ')} on PATH`)
-    for (const name of Object.values(PROGRAMS)) expect(stderr).toContain(name)
+    const needs = [...Object.keys(PROGRAMS), ...Object.keys(LIBRARIES)]
+    expect(stderr).toContain(`The tests need ${needs.join(', ')} on PATH`)
+    const packages = Object.values(LIBRARIES).flatMap((library) => library.packages)
+    for (const name of [...Object.values(PROGRAMS), ...packages]) expect(stderr).toContain(name)
   } finally {
     rmSync(empty, { recursive: true })
   }

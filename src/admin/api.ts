@@ -1,12 +1,13 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Clock } from '../lib/clock.ts'
-import type { Logger } from '../lib/log.ts'
+import { type Logger, whereFrom } from '../lib/log.ts'
 import type { Secret } from '../lib/secret.ts'
 import { AuthThrottle } from '../lib/throttle.ts'
 import { loadDashboard } from './assets.ts'
 import type { AdminBackend } from './backend.ts'
 import { addCaptureRoutes } from './capture-routes.ts'
+import { addDashboardRoutes } from './dashboard-routes.ts'
 import {
   checkHost,
   checkOrigin,
@@ -20,6 +21,8 @@ import { LiveStream } from './live.ts'
 import { addLoginRoutes } from './login-routes.ts'
 import { AdminError, problemBody, toProblem } from './problem.ts'
 import { addApiRoutes, addOpenRoutes } from './routes.ts'
+import { addSessionRoutes } from './session-routes.ts'
+import { Sessions } from './sessions.ts'
 
 const MAX_BODY_BYTES = 64 * 1024
 const MAX_THROTTLED_ADDRESSES = 10_000
@@ -28,6 +31,8 @@ export interface ApiOptions {
   /** Whose requests are answered; it is opened and closed by its owner. */
   readonly server: Server
   readonly listenHost: string
+  /** Further names of the listener: HOST or HOST:PORT. */
+  readonly hosts: readonly string[]
   readonly token: Secret
   readonly backend: AdminBackend
   readonly log: Logger
@@ -43,24 +48,29 @@ export interface Api {
 
 /** Makes the admin API and the dashboard. */
 export async function createApi(options: ApiOptions): Promise<Api> {
-  const { listenHost, backend, clock } = options
+  const { listenHost, hosts, backend, clock } = options
   const throttle = new AuthThrottle(clock, { maxEntries: MAX_THROTTLED_ADDRESSES })
-  const guard = new TokenGuard(options.token, throttle)
+  const sessions = new Sessions(options.token, clock)
+  const guard = new TokenGuard(options.token, throttle, sessions)
   const live = new LiveStream(backend, clock)
   const onLoopback = isLoopback(listenHost)
   const instance = createInstance(options.server, options.log)
 
   instance.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS)
-    checkHost(request.raw, listenHost)
+    checkHost(request.raw, listenHost, hosts)
     const { access } = request.routeOptions.config
     const open = access === 'anybody' || (access === 'loopback' && onLoopback)
     if (access === 'lease') request.asker = identifyAsker(request.raw, guard, backend)
-    else if (!open) guard.check(request.headers.authorization, request.raw.socket)
+    else if (!open) {
+      guard.check(request.headers.authorization, request.raw.socket, access === 'token')
+    }
     if (request.method !== 'GET' && request.method !== 'HEAD') checkOrigin(request.headers)
   })
   addOpenRoutes(instance, backend, await loadDashboard())
   addApiRoutes(instance, backend, live)
+  addDashboardRoutes(instance, backend, clock)
+  addSessionRoutes(instance, guard, sessions)
   addLoginRoutes(instance, backend)
   addCaptureRoutes(instance, backend)
   addLeaseRoutes(instance, backend)
@@ -105,8 +115,7 @@ function createInstance(server: Server, log: Logger): FastifyInstance {
   const answer = (error: unknown, request: FastifyRequest, reply: FastifyReply) => {
     const problem = toProblem(error)
     if (problem.code === 'INTERNAL') {
-      const stack = error instanceof Error ? error.stack : undefined
-      log.error({ route: request.routeOptions.url, stack }, 'an admin request failed')
+      log.error({ route: request.routeOptions.url, ...whereFrom(error) }, 'an admin request failed')
     }
     if (problem.code === 'UNAUTHENTICATED') {
       const basic = request.routeOptions.config.access === 'lease'

@@ -1,9 +1,10 @@
-import type { Events } from '../events.ts'
 import type { RemoteLeases } from '../exchange/remote-leases.ts'
 import type { Client } from '../exchange/request.ts'
 import type { Lesson, Listener } from '../pool/learning.ts'
 import type { LeaseRequest, PoolStatus } from '../pool/lease.ts'
 import type { LoginDialogue } from '../sources/source.ts'
+import type { Activity } from './activity.ts'
+import type { History } from './history.ts'
 
 /** What an operator can do to one credential. */
 export const CREDENTIAL_ACTIONS = ['refresh', 'quarantine', 'release', 'forget'] as const
@@ -16,6 +17,9 @@ export interface TraceQuery {
   readonly credential?: string | undefined
   readonly status?: number | undefined
   readonly verdict?: string | undefined
+  /** Name or address. */
+  readonly client?: string | undefined
+  readonly kind?: string | undefined
   /** ms since the epoch. */
   readonly since?: number | undefined
   readonly limit?: number | undefined
@@ -61,15 +65,20 @@ export interface AdminBackend {
   readonly traces: {
     list(query: TraceQuery): readonly unknown[]
     get(id: string): unknown
+    /** An HTTP archive. */
+    har(query: TraceQuery): unknown
     /** Returns the end of the subscription. */
     subscribe(listener: (trace: unknown) => void): () => void
   }
   ready(): { readonly ready: boolean; readonly reasons: readonly string[] }
-  metrics(): Promise<{ readonly text: string; readonly contentType: string }>
+  /** In the format that an `Accept` field asks for. */
+  metrics(accept?: string): Promise<{ readonly text: string; readonly contentType: string }>
   caPem(): string
   /** Where clients reach the proxy, `http://host:port`. */
   proxyUrl(): string
   /** The address that an egress was last seen to have; undefined when it was never probed. */
   egressAddress(egress: string): string | undefined
-  readonly events: Events
+  egresses(): readonly { readonly name: string; readonly up: boolean }[]
+  readonly history: Pick<History, 'read'>
+  readonly activity: Pick<Activity, 'latest' | 'drift' | 'reason' | 'subscribe'>
 }

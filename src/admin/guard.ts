@@ -7,6 +7,7 @@ import type { Secret } from '../lib/secret.ts'
 import type { AuthThrottle } from '../lib/throttle.ts'
 import type { AdminBackend, IdentifiedClient } from './backend.ts'
 import { AdminError } from './problem.ts'
+import type { Handed, Sessions } from './sessions.ts'
 
 /** Sent with every answer; the dashboard loads nothing but its own files and runs nothing inline. */
 export const SECURITY_HEADERS = {
@@ -28,15 +29,23 @@ export function isLoopback(host: string): boolean {
  * Refuses a `Host` that isn't the listener's own. A page of a stranger's whose name was rebound to this address
  * comes with the stranger's name here, and that is all that tells it from the operator.
  */
-export function checkHost(request: IncomingMessage, listenHost: string): void {
+export function checkHost(
+  request: IncomingMessage,
+  listenHost: string,
+  hosts: readonly string[],
+): void {
   const { localAddress, localPort } = request.socket
   const asked = parseAuthority(request.headers.host ?? '', 80)
   const own = [listenHost, localAddress?.replace(/^::ffff:/, ''), 'localhost']
-  if (
-    !asked ||
-    asked.port !== localPort ||
-    !own.some((host) => host !== undefined && normalizeHost(host) === asked.host)
-  ) {
+  const isOwn = own.some(
+    (host) =>
+      asked?.port === localPort && host !== undefined && normalizeHost(host) === asked?.host,
+  )
+  const isNamed = hosts.some((text) => {
+    const named = parseAuthority(text, localPort as number)
+    return named?.host === asked?.host && named?.port === asked?.port
+  })
+  if (!asked || (!isOwn && !isNamed)) {
     throw new AdminError('AUTHORITY_MISMATCH', 'Host is not this listener')
   }
 }
@@ -51,20 +60,43 @@ export function checkOrigin(headers: IncomingHttpHeaders): void {
   }
 }
 
-/** Checks `Authorization: Bearer ADMIN-TOKEN` (RFC 6750 §2.1), in constant time and behind the throttle. */
+/**
+ * Checks `Authorization: Bearer …` (RFC 6750 §2.1), in constant time and behind the throttle: the admin token, or a
+ * session of the dashboard. A session is no cookie: those go to every port of a host, to anybody's server there.
+ */
 export class TokenGuard {
   readonly #digest: Buffer
   readonly #throttle: AuthThrottle
+  readonly #sessions: Sessions
 
-  constructor(token: Secret, throttle: AuthThrottle) {
+  constructor(token: Secret, throttle: AuthThrottle, sessions: Sessions) {
     this.#digest = digest(token.reveal())
     this.#throttle = throttle
+    this.#sessions = sessions
   }
 
-  check(authorization: string | undefined, socket: Socket): void {
+  /** `tokenOnly` takes no session: a page must not be able to get at tokens. */
+  check(authorization: string | undefined, socket: Socket, tokenOnly = false): void {
     if (authorization === undefined) {
       throw new AdminError('UNAUTHENTICATED', 'the admin token is required')
     }
+    this.#try(socket, 'the admin token is wrong', () => {
+      const presented = /^Bearer +(\S+) *$/i.exec(authorization)?.[1] ?? ''
+      if (timingSafeEqual(digest(presented), this.#digest)) return true
+      const session = tokenOnly ? 'unknown' : this.#sessions.check(presented)
+      if (session === 'ended') throw new AdminError('UNAUTHENTICATED', 'the session has ended')
+      return session === 'valid' || undefined
+    })
+  }
+
+  /** Changes the code of a link for a session. */
+  redeem(code: string, socket: Socket): Handed {
+    return this.#try(socket, 'the link was used already, or has ended', () =>
+      this.#sessions.redeem(code),
+    )
+  }
+
+  #try<T>(socket: Socket, failure: string, attempt: () => T | undefined): T {
     const address = socket.remoteAddress ?? ''
     const retryAfterMs = this.#throttle.check(address)
     if (retryAfterMs !== undefined) {
@@ -72,13 +104,13 @@ export class TokenGuard {
         retryAfterMs,
       })
     }
-    const presented = /^Bearer +(\S+) *$/i.exec(authorization)?.[1] ?? ''
-    if (timingSafeEqual(digest(presented), this.#digest)) {
+    const result = attempt()
+    if (result !== undefined) {
       this.#throttle.succeeded(address)
-      return
+      return result
     }
     this.#throttle.failed(address)
-    throw new AdminError('UNAUTHENTICATED', 'the admin token is wrong')
+    throw new AdminError('UNAUTHENTICATED', failure)
   }
 }
 
@@ -93,7 +125,7 @@ export function identifyAsker(
 ): LeaseAsker {
   const address = socket.remoteAddress ?? ''
   if (authorization === undefined || !/^basic /i.test(authorization)) {
-    guard.check(authorization, socket)
+    guard.check(authorization, socket, true)
     return { client: { name: undefined, address, pools: undefined }, hints: {} }
   }
   const { client, hints, lease } = identify(backend, authorization, address)

@@ -1,5 +1,4 @@
 import type { ServerResponse } from 'node:http'
-import type { EventMap } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { AdminBackend } from './backend.ts'
 import { formatSummary } from './format.ts'
@@ -12,14 +11,24 @@ const MAX_UNREAD_BYTES = 1024 * 1024
 const POOL_INTERVAL_MS = 1_000
 const HEARTBEAT_INTERVAL_MS = 15_000
 
+interface Client {
+  readonly response: ServerResponse
+  /** Traces that it takes in a second; a page that nobody can read faster asks for a bound. */
+  readonly tracesPerSecond: number
+  /** Sent since the last tick, and left out. */
+  sent: number
+  omitted: number
+}
+
 /**
- * Server-sent events (HTML §9.2): `trace` for each request, `credential` for each change or renewal, `pool` when its
- * figures have changed, looked at each second. Nothing is observed or formatted while nobody listens.
+ * Server-sent events (HTML §9.2): `trace` for each request, `credential` for each change or renewal, `egress` and
+ * `config` likewise, `pool` when its figures have changed, looked at each second, `omitted` for the traces that a
+ * client's own bound left out. Nothing is observed or formatted while nobody listens.
  */
 export class LiveStream {
   readonly #backend: AdminBackend
   readonly #clock: Clock
-  readonly #clients = new Set<ServerResponse>()
+  readonly #clients = new Set<Client>()
   /** What each pool's figures were when they were last sent. */
   readonly #sent = new Map<string, string>()
   #releases: (() => void)[] = []
@@ -39,30 +48,30 @@ export class LiveStream {
   }
 
   /** Answers with the stream, which begins with the figures of every pool. */
-  add(response: ServerResponse): void {
+  add(response: ServerResponse, tracesPerSecond = Number.POSITIVE_INFINITY): void {
+    const client: Client = { response, tracesPerSecond, sent: 0, omitted: 0 }
     response.writeHead(200, { ...SECURITY_HEADERS, 'content-type': 'text/event-stream' })
-    response.on('close', () => this.#remove(response))
-    response.on('error', () => this.#remove(response))
+    response.on('close', () => this.#remove(client))
+    response.on('error', () => this.#remove(client))
     response.write('retry: 2000\n\n')
     if (this.#clients.size === 0) this.#open()
-    this.#clients.add(response)
-    for (const [, text] of this.#sent) this.#write(response, frame('pool', text))
+    this.#clients.add(client)
+    for (const [, text] of this.#sent) this.#write(client, frame('pool', text))
   }
 
   close(): void {
-    for (const client of this.#clients) client.end()
+    for (const { response } of this.#clients) response.end()
     this.#clients.clear()
     this.#release()
   }
 
   #open(): void {
-    const { traces, events } = this.#backend
-    events.on('credential', this.#onCredential)
-    events.on('refresh', this.#onRefresh)
+    const { traces, activity } = this.#backend
     this.#releases = [
-      traces.subscribe((trace) => this.#broadcast('trace', JSON.stringify(trace))),
-      () => events.off('credential', this.#onCredential),
-      () => events.off('refresh', this.#onRefresh),
+      traces.subscribe((trace) => this.#sendTrace(trace)),
+      activity.subscribe(({ seq, event, data }) =>
+        this.#broadcast(event, JSON.stringify(data), seq),
+      ),
     ]
     this.#heartbeatAt = this.#clock.monotonic() + HEARTBEAT_INTERVAL_MS
     this.#sendPools()
@@ -77,13 +86,14 @@ export class LiveStream {
     this.#sent.clear()
   }
 
-  #remove(client: ServerResponse): void {
+  #remove(client: Client): void {
     if (this.#clients.delete(client) && this.#clients.size === 0) this.#release()
   }
 
   #scheduleTick(): void {
     this.#cancelTick = this.#clock.schedule(POOL_INTERVAL_MS, () => {
       this.#sendPools()
+      for (const client of this.#clients) this.#renewBound(client)
       if (this.#clock.monotonic() >= this.#heartbeatAt) {
         this.#heartbeatAt = this.#clock.monotonic() + HEARTBEAT_INTERVAL_MS
         // A comment: it keeps idle connections open and finds those that are gone.
@@ -108,33 +118,37 @@ export class LiveStream {
     }
   }
 
-  readonly #onCredential = (change: EventMap['credential'][0]): void => {
-    const { time, pool, credential, from, to, reason } = change
-    this.#broadcastCredential(time, { pool, credential, from, to, reason })
+  #sendTrace(trace: unknown): void {
+    let text: string | undefined
+    for (const client of this.#clients) {
+      if (client.sent >= client.tracesPerSecond) {
+        client.omitted += 1
+        continue
+      }
+      client.sent += 1
+      text ??= frame('trace', JSON.stringify(trace))
+      this.#write(client, text)
+    }
   }
 
-  readonly #onRefresh = (outcome: EventMap['refresh'][0]): void => {
-    const { time, pool, credential, cause, result, generation, ms, reason } = outcome
-    const refresh = { cause, result, generation, ms, reason: reason ?? null }
-    this.#broadcastCredential(time, { pool, credential, refresh })
+  #renewBound(client: Client): void {
+    const { omitted } = client
+    client.sent = client.omitted = 0
+    if (omitted > 0) this.#write(client, frame('omitted', JSON.stringify({ traces: omitted })))
   }
 
-  #broadcastCredential(time: number, data: Record<string, unknown>): void {
-    this.#broadcast('credential', JSON.stringify({ time: new Date(time).toISOString(), ...data }))
-  }
-
-  #broadcast(event: 'trace' | 'pool' | 'credential', data: string): void {
-    const text = frame(event, data)
+  #broadcast(event: string, data: string, id?: number): void {
+    const text = frame(event, data, id)
     for (const client of this.#clients) this.#write(client, text)
   }
 
-  #write(client: ServerResponse, text: string): void {
-    client.write(text)
-    if (client.writableLength > MAX_UNREAD_BYTES) client.destroy()
+  #write({ response }: Client, text: string): void {
+    response.write(text)
+    if (response.writableLength > MAX_UNREAD_BYTES) response.destroy()
   }
 }
 
 /** JSON holds no raw line break, so one data line is enough. */
-function frame(event: string, data: string): string {
-  return `event: ${event}\ndata: ${data}\n\n`
+function frame(event: string, data: string, id?: number): string {
+  return `${id === undefined ? '' : `id: ${id}\n`}event: ${event}\ndata: ${data}\n\n`
 }

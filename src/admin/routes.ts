@@ -1,18 +1,19 @@
 import type { FastifyInstance } from 'fastify'
 import type { Asset } from './assets.ts'
 import { type AdminBackend, CREDENTIAL_ACTIONS } from './backend.ts'
-import { formatCredential, formatPool } from './format.ts'
+import { formatCredential, formatPool, formatSummary } from './format.ts'
 import type { LiveStream } from './live.ts'
 import { openApi } from './openapi.ts'
 import { proxyAutoConfig } from './pac.ts'
 import { AdminError } from './problem.ts'
+import { onlyParameters, type Query, readChoice, readInteger } from './query.ts'
 import { readTraceQuery } from './trace-query.ts'
 
 /**
  * Who may ask: anybody, anybody while the listener is on loopback, clients that may lease beside the admin token,
- * or holders of the admin token (the default).
+ * holders of the admin token alone, or those and sessions of the dashboard (the default).
  */
-export type Access = 'anybody' | 'loopback' | 'lease'
+export type Access = 'anybody' | 'loopback' | 'lease' | 'token'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -34,8 +35,8 @@ export function addOpenRoutes(
     const { ready, reasons } = backend.ready()
     return reply.code(ready ? 200 : 503).send({ ready, reasons })
   })
-  server.get('/metrics', loopback, async (_request, reply) => {
-    const { text, contentType } = await backend.metrics()
+  server.get('/metrics', loopback, async (request, reply) => {
+    const { text, contentType } = await backend.metrics(request.headers.accept)
     return reply.type(contentType).send(text)
   })
   server.get('/ca.pem', loopback, (_request, reply) =>
@@ -69,9 +70,16 @@ export function addApiRoutes(
   }
 
   server.get('/api/openapi.json', () => openApi)
-  server.get('/api/pools', () => ({
-    pools: backend.pools().map((pool) => formatPool(pool, egressAddress)),
-  }))
+  server.get('/api/pools', (request) => {
+    const query = request.query as Query
+    onlyParameters(query, ['credentials'])
+    const brief = readChoice(query, 'credentials', ['true', 'false']) === 'false'
+    return {
+      pools: backend
+        .pools()
+        .map((pool) => (brief ? formatSummary(pool) : formatPool(pool, egressAddress))),
+    }
+  })
   server.get<{ Params: { name: string } }>('/api/pools/:name', (request) =>
     formatPool(findPool(request.params.name), egressAddress),
   )
@@ -92,14 +100,23 @@ export function addApiRoutes(
   server.get('/api/traces', (request) => ({
     traces: backend.traces.list(readTraceQuery(request.query as Record<string, unknown>)),
   }))
+  server.get('/api/traces.har', (request, reply) =>
+    reply
+      .type('application/json')
+      .header('content-disposition', 'attachment; filename="cupbearer.har"')
+      .send(backend.traces.har(readTraceQuery(request.query as Query))),
+  )
   server.get<{ Params: { id: string } }>('/api/traces/:id', (request) => {
     const trace = backend.traces.get(request.params.id)
     if (trace === undefined) throw new AdminError('NOT_FOUND', 'no such trace, or no longer kept')
     return trace
   })
-  server.get('/api/events', { exposeHeadRoute: false }, (_request, reply) => {
+  server.get('/api/events', { exposeHeadRoute: false }, (request, reply) => {
+    const query = request.query as Query
+    onlyParameters(query, ['traces'])
+    const tracesPerSecond = readInteger(query, 'traces', 0, 1_000_000)
     live.admit()
     reply.hijack()
-    live.add(reply.raw)
+    live.add(reply.raw, tracesPerSecond)
   })
 }

@@ -10,7 +10,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { CupbearerError } from '../errors.ts'
 import { formatAuthority } from '../lib/authority.ts'
 import { type Clock, systemClock } from '../lib/clock.ts'
-import type { Logger } from '../lib/log.ts'
+import { type Logger, whereFrom } from '../lib/log.ts'
 import type { Secret } from '../lib/secret.ts'
 import type { Api } from './api.ts'
 import type { AdminBackend } from './backend.ts'
@@ -32,12 +32,14 @@ export interface AdminServer {
 /** Listens for the admin API and the dashboard. Throws `LISTEN_FAILED`. */
 export async function startAdmin(options: {
   listen: { host: string; port: number }
+  /** Further names it is reached by: HOST or HOST:PORT. */
+  hosts?: readonly string[]
   token: Secret
   backend: AdminBackend
   log: Logger
   clock?: Clock
 }): Promise<AdminServer> {
-  const { listen, token, backend, log, clock = systemClock } = options
+  const { listen, hosts = [], token, backend, log, clock = systemClock } = options
   const server = createServer({
     headersTimeout: REQUEST_TIMEOUT_MS,
     requestTimeout: REQUEST_TIMEOUT_MS,
@@ -51,7 +53,7 @@ export async function startAdmin(options: {
   let api: Promise<Api> | undefined
   const load = async () => {
     const { createApi } = await import('./api.ts')
-    return createApi({ server, listenHost: listen.host, token, backend, log, clock })
+    return createApi({ server, listenHost: listen.host, hosts, token, backend, log, clock })
   }
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     api ??= load()
@@ -59,7 +61,7 @@ export async function startAdmin(options: {
       ({ handle }) => handle(request, response),
       (error: Error) => {
         api = undefined
-        log.error({ stack: error.stack }, 'the admin API cannot be loaded')
+        log.error(whereFrom(error), 'the admin API cannot be loaded')
         response.writeHead(500, { connection: 'close' }).end()
       },
     )

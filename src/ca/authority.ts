@@ -11,6 +11,7 @@ import { CupbearerError } from '../errors.ts'
 import type { Target } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
 import { createFile, errorCode, privateFolder, replaceFile } from '../lib/files.ts'
+import { Secret } from '../lib/secret.ts'
 import {
   authoritySubject,
   buildAuthority,
@@ -99,6 +100,30 @@ export async function openAuthority(options: AuthorityOptions): Promise<Certific
   throw invalid(`${paths.certificate} keeps changing: is another process rotating it?`)
 }
 
+/** What another process of ours needs to sign for the same CA; it goes by a private way only. */
+export interface AuthorityCopy {
+  readonly certificatePem: string
+  readonly certificatePath: string
+  readonly keyPath: string
+  /** PKCS #8 in PEM. */
+  readonly key: Secret
+}
+
+export function copyAuthority(authority: CertificateAuthority): AuthorityCopy {
+  const { certificatePem, certificatePath, keyPath, issuer } = authority
+  const key = new Secret(issuer.key.export({ type: 'pkcs8', format: 'pem' }) as string)
+  return { certificatePem, certificatePath, keyPath, key }
+}
+
+/** The CA that a copy was made of; it touches no file. */
+export function authorityOf(copy: AuthorityCopy, targets: readonly Target[]): CertificateAuthority {
+  const paths = { folder: '', certificate: copy.certificatePath, key: copy.keyPath }
+  const key = parseKey(copy.key.reveal(), paths)
+  const { certificate, read } = parseCertificate(copy.certificatePem, key, paths)
+  const issuer = issuerOf(read, key)
+  return new CertificateAuthority(paths, { certificate, issuer }, new MappedNames(targets), [])
+}
+
 /** Makes a new key and certificate; the old certificate is kept as `ca-OLD-date.pem`, the old key is gone. */
 export async function rotateAuthority(options: AuthorityOptions): Promise<CertificateAuthority> {
   const paths = pathsOf(options.dir)
@@ -162,11 +187,7 @@ async function openOnce(
     return created ? new CertificateAuthority(paths, pair, names, []) : undefined
   }
   const { certificate, read } = parseCertificate(certificatePem, privateKey, paths)
-  const issuer: Issuer = {
-    subject: read.subject,
-    keyIdentifier: read.subjectKeyIdentifier ?? keyIdentifier(createPublicKey(privateKey)),
-    key: privateKey,
-  }
+  const issuer = issuerOf(read, privateKey)
   const reason = whyReissue(certificate, read, names, options)
   if (reason === undefined) {
     return new CertificateAuthority(paths, { certificate, issuer }, names, [])
@@ -186,6 +207,15 @@ async function openOnce(
 function newKey() {
   const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   return { privateKey, pem: privateKey.export({ type: 'pkcs8', format: 'pem' }) }
+}
+
+function issuerOf(read: ReadAuthority, key: KeyObject): Issuer {
+  const { subject, subjectKeyIdentifier } = read
+  return {
+    subject,
+    keyIdentifier: subjectKeyIdentifier ?? keyIdentifier(createPublicKey(key)),
+    key,
+  }
 }
 
 function newIssuer(key: KeyObject, clock: Clock): Issuer {

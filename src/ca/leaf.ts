@@ -1,8 +1,9 @@
-import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { isIP } from 'node:net'
 import { createSecureContext, type SecureContext } from 'node:tls'
 import { CupbearerError } from '../errors.ts'
 import type { Clock } from '../lib/clock.ts'
+import { Secret } from '../lib/secret.ts'
 import { BACKDATE, type CertificateAuthority } from './authority.ts'
 import { buildLeaf, keyIdentifier, publicKeyInfo } from './certificate.ts'
 import type { Node } from './der.ts'
@@ -30,11 +31,17 @@ export class LeafCache {
   /** In order of use: the first is the one to drop. */
   readonly #entries = new Map<string, Entry>()
 
-  constructor(authority: CertificateAuthority, options: { max?: number; clock: Clock }) {
+  /** `key` is that of another cache, for processes that serve as one. */
+  constructor(
+    authority: CertificateAuthority,
+    options: { max?: number; clock: Clock; key?: Secret },
+  ) {
     this.#authority = authority
     this.#clock = options.clock
     this.#max = options.max ?? 1000
-    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const privateKey = options.key
+      ? createPrivateKey(options.key.reveal())
+      : generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
     const publicKey = createPublicKey(privateKey)
     this.#keyPem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string
     this.#publicKey = publicKeyInfo(publicKey)
@@ -45,6 +52,11 @@ export class LeafCache {
 
   get size(): number {
     return this.#entries.size
+  }
+
+  /** The key that every leaf has, PKCS #8 in PEM. */
+  get key(): Secret {
+    return new Secret(this.#keyPem)
   }
 
   /** SHA-256 of the key that every leaf has (its SPKI), in base64: as browsers take it. */

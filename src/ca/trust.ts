@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { delimiter } from 'node:path'
 import { rootCertificates } from 'node:tls'
 import { replaceFile } from '../lib/files.ts'
 
@@ -48,24 +49,33 @@ export interface ChildEnvironmentOptions {
   /** The CA's own certificate. */
   readonly caPath: string
   /** System roots and the CA. */
-  readonly bundlePath: string
+  readonly bundle: string
   readonly javaTrustStore?: { readonly path: string; readonly password: string }
-  /** Hosts to reach without the proxy, added to those inherited. */
-  readonly noProxy?: string
+  readonly wgetrc?: string
+  readonly wget2rc?: string
+  /** Folder with settings for PHP. */
+  readonly phpFolder?: string
+  /** Module that Node loads first, where Node's own clients read no proxy variable. */
+  readonly nodePreload?: string
   /** The environment that the child would have otherwise. */
   readonly inherit: NodeJS.ProcessEnv
 }
 
 /** Variables that take a file of trusted roots in place of the built-in ones, and who reads them. */
 const BUNDLE_VARIABLES = [
-  'SSL_CERT_FILE', // OpenSSL, Go, Ruby, PHP streams, httpx
+  'SSL_CERT_FILE', // OpenSSL, Go, Ruby, .NET, PHP streams, httpx, reqwest
   'CURL_CA_BUNDLE',
   'REQUESTS_CA_BUNDLE',
+  'HTTPLIB2_CA_CERTS',
   'PIP_CERT',
   'GIT_SSL_CAINFO',
   'AWS_CA_BUNDLE',
+  'CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE',
   'CARGO_HTTP_CAINFO',
+  'BUNDLE_SSL_CA_CERT',
+  'COMPOSER_CAFILE',
   'DENO_CERT',
+  'NIX_SSL_CERT_FILE',
   'npm_config_cafile',
   'GRPC_DEFAULT_SSL_ROOTS_FILE_PATH',
   'PERL_LWP_SSL_CA_FILE',
@@ -74,8 +84,8 @@ const BUNDLE_VARIABLES = [
 
 /** The variables to set for a child process, so that it uses the proxy and trusts the CA. */
 export function childEnvironment(options: ChildEnvironmentOptions): Record<string, string> {
-  const { proxyUrl, inherit } = options
-  const noProxy = mergeLists(inherit.NO_PROXY, inherit.no_proxy, options.noProxy)
+  const { proxyUrl, inherit, wgetrc, wget2rc, phpFolder, nodePreload } = options
+  const noProxy = noProxyEntries(inherit)
   const java = [inherit.JAVA_TOOL_OPTIONS, ...javaOptions(options, noProxy)]
   return {
     HTTP_PROXY: proxyUrl,
@@ -84,22 +94,48 @@ export function childEnvironment(options: ChildEnvironmentOptions): Record<strin
     https_proxy: proxyUrl,
     NO_PROXY: noProxy.join(','),
     no_proxy: noProxy.join(','),
-    ...Object.fromEntries(BUNDLE_VARIABLES.map((name) => [name, options.bundlePath])),
+    // gRPC prefers these, so that an inherited one would win.
+    grpc_proxy: proxyUrl,
+    no_grpc_proxy: noProxy.join(','),
+    ...Object.fromEntries(BUNDLE_VARIABLES.map((name) => [name, options.bundle])),
+    PERL_LWP_ENV_PROXY: '1',
+    ...(wgetrc && { SYSTEM_WGETRC: wgetrc }),
+    ...(wget2rc && { SYSTEM_WGET2RC: wget2rc }),
+    ...(phpFolder && { PHP_INI_SCAN_DIR: phpFolders(inherit.PHP_INI_SCAN_DIR, phpFolder) }),
     // Node adds these to its own roots, so the CA alone is right here.
     NODE_EXTRA_CA_CERTS: options.caPath,
     NODE_USE_ENV_PROXY: '1',
+    ...(nodePreload && { NODE_OPTIONS: nodeOptions(inherit.NODE_OPTIONS, nodePreload) }),
     JAVA_TOOL_OPTIONS: java.filter(Boolean).join(' '),
   }
 }
 
-function mergeLists(...lists: (string | undefined)[]): string[] {
-  const entries = lists.flatMap((list) => (list ?? '').split(/[\s,]+/))
+/** What `NO_PROXY` holds, in either case of the name. */
+export function noProxyEntries({ NO_PROXY, no_proxy }: NodeJS.ProcessEnv): string[] {
+  const entries = [NO_PROXY, no_proxy].flatMap((list) => (list ?? '').split(/[\s,]+/))
   return [...new Set(entries.filter((entry) => entry !== ''))]
 }
 
-/** The client's credentials are left out: the JVM prints these options on standard error at each start. */
+/** An empty entry stands for the folder that PHP was built with. */
+function phpFolders(inherited: string | undefined, folder: string): string {
+  const folders = (inherited ?? '').split(delimiter)
+  return [...folders.filter((each) => each !== folder), folder].join(delimiter)
+}
+
+/** Node splits these at blanks outside of double quotes, within which a backslash escapes. */
+function nodeOptions(inherited: string | undefined, preload: string): string {
+  const path = /[\s"\\]/.test(preload) ? `"${preload.replace(/["\\]/g, '\\$&')}"` : preload
+  const option = `--require ${path}`
+  if (inherited?.includes(option)) return inherited
+  return inherited ? `${inherited} ${option}` : option
+}
+
+/**
+ * The JVM prints these options on standard error at each start, so the client's credentials are left out: a program
+ * gives them by an `Authenticator`, which Java asks for Basic only where the last option allows it.
+ */
 function javaOptions(options: ChildEnvironmentOptions, noProxy: readonly string[]): string[] {
-  const { hostname, port } = new URL(options.proxyUrl)
+  const { hostname, port, username } = new URL(options.proxyUrl)
   const host = hostname.replace(/^\[|\]$/g, '')
   const properties: [string, string][] = [
     ...['http', 'https'].flatMap((scheme): [string, string][] => [
@@ -116,6 +152,7 @@ function javaOptions(options: ChildEnvironmentOptions, noProxy: readonly string[
       ['javax.net.ssl.trustStorePassword', options.javaTrustStore.password],
     )
   }
+  if (username) properties.push(['jdk.http.auth.tunneling.disabledSchemes', ''])
   return properties.map(([name, value]) => `-D${name}=${javaQuote(value)}`)
 }
 

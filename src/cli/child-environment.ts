@@ -1,38 +1,44 @@
 import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { writeJavaTrustStore } from '../ca/java-trust-store.ts'
-import { childEnvironment, systemRoots, writeBundle } from '../ca/trust.ts'
+import { connect } from 'node:net'
+import { fileURLToPath } from 'node:url'
+import { writeClientFiles } from '../ca/client-files.ts'
+import { childEnvironment } from '../ca/trust.ts'
 import type { Config } from '../config/schema.ts'
-import { CommandError, EXIT } from './command.ts'
-import { findRunning } from './running.ts'
+import { CommandError, EXIT, warn } from './command.ts'
+import { bypasses, sayBypass } from './no-proxy.ts'
+import { findRunning, notRunning } from './running.ts'
 
-/** Guards nothing: the store holds public certificates, and Java wants a password. */
-const TRUST_STORE_PASSWORD = 'changeit'
+const NODE_PRELOAD = fileURLToPath(new URL('./preload/env-proxy.cjs', import.meta.url))
 
-/** What a program needs in its environment to use the running proxy; writes the bundles it points to. */
+/** What a program needs in its environment to use the running proxy; writes the files it points to. */
 export async function prepareEnvironment(
   config: Config,
   options: { client?: string | undefined },
 ): Promise<Record<string, string>> {
   const client = authenticate(config, options.client)
   const running = await findRunning(config)
+  await requireListener(config, new URL(running.admin))
   const url = new URL(running.proxy)
   // The setters do the percent-encoding.
   url.username = client?.name ?? ''
   url.password = client?.password ?? ''
+  for (const bypass of bypasses(config, process.env)) warn(sayBypass(bypass))
   const caPem = await readFile(running.ca, 'utf8')
-  const bundlePath = join(config.dataDir, 'ca-bundle.pem')
-  const trustStore = join(config.dataDir, 'truststore.p12')
-  await Promise.all([
-    writeBundle(bundlePath, caPem),
-    writeJavaTrustStore(trustStore, [systemRoots(), caPem], TRUST_STORE_PASSWORD),
-  ])
   return childEnvironment({
+    ...(await writeClientFiles(config.dataDir, caPem, process.env)),
     proxyUrl: url.href.replace(/\/$/, ''),
     caPath: running.ca,
-    bundlePath,
-    javaTrustStore: { path: trustStore, password: TRUST_STORE_PASSWORD },
+    nodePreload: NODE_PRELOAD,
     inherit: process.env,
+  })
+}
+
+/** A proxy that was killed leaves `running.json` behind; without this its clients would fail one by one. */
+async function requireListener(config: Config, { hostname, port }: URL): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port) })
+    socket.once('connect', resolve).once('error', (cause) => reject(notRunning(config, cause)))
+    socket.once('connect', () => socket.destroy())
   })
 }
 

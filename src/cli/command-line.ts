@@ -8,6 +8,7 @@ import { type Command, CommandError, type CommonOptions, EXIT, reportError } fro
 import { dashboard } from './dashboard.ts'
 import { demo } from './demo.ts'
 import { env } from './env.ts'
+import { har } from './har.ts'
 import { init } from './init.ts'
 import { login } from './login.ts'
 import { run } from './run.ts'
@@ -24,6 +25,7 @@ const COMMANDS: readonly Command[] = [
   check,
   status,
   trace,
+  har,
   token,
   login,
   capture,

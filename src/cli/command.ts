@@ -42,8 +42,11 @@ export async function withConfig(
     await body(config)
   } catch (error) {
     const verbose = config.log.level === 'debug' || config.log.level === 'trace'
-    if (verbose && error instanceof Error && !isForeseen(error))
-      process.stderr.write(`${error.stack}\n`)
+    if (verbose && !isForeseen(error)) {
+      const { whereFrom } = await import('../lib/log.ts')
+      const { error: name, at } = whereFrom(error)
+      process.stderr.write(`${[name, ...at].join('\n    ')}\n`)
+    }
     throw error
   }
 }
@@ -94,4 +97,9 @@ export const configFlag = (file: string) => (file === 'config.json' ? '' : ` -c 
 /** Writes a line to standard output. */
 export function print(text: string): void {
   process.stdout.write(`${text}\n`)
+}
+
+/** Writes to standard error what does not stop the command. */
+export function warn(text: string): void {
+  process.stderr.write(`cupbearer: ${text}\n`)
 }

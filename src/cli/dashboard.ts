@@ -1,20 +1,25 @@
-import { join } from 'node:path'
 import { type Command, print, withConfig } from './command.ts'
-import { findRunning } from './running.ts'
+import { callAdmin } from './running.ts'
 
-/** `dashboard`: where to look. */
+/** `dashboard`: a link to it that signs in, once. */
 export const dashboard: Command = (cli) =>
   cli.command(
     'dashboard',
-    'print the URL of the dashboard',
-    (command) => command.example('$0 dashboard', 'prints http://127.0.0.1:8081/'),
+    'print a link to the dashboard that signs you in',
+    (command) =>
+      command.example('$0 dashboard', 'prints http://127.0.0.1:8081/#code=…, good for one use'),
     async ({ config: file }) => {
       await withConfig(file, async (config) => {
-        print(new URL('/', (await findRunning(config)).admin).href)
-        const where = config.admin.token
-          ? 'admin.token in the configuration'
-          : join(config.dataDir, 'admin-token')
-        process.stderr.write(`It asks for the admin token: ${where}\n`)
+        const link = await callAdmin<{ url: string; expiresAt: string }>(
+          config,
+          'POST',
+          '/api/dashboard-links',
+        )
+        print(link.url)
+        const until = new Date(link.expiresAt).toLocaleTimeString(undefined, { hour12: false })
+        process.stderr.write(
+          `It works once, until ${until}. The tab that opens it stays signed in for 12 hours.\n`,
+        )
       })
     },
   )

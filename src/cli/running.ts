@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { type IncomingMessage, request } from 'node:http'
+import { Agent, type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
@@ -39,7 +39,7 @@ function isRunning(value: unknown): value is Running {
   return typeof proxy === 'string' && typeof ca === 'string' && URL.canParse(admin ?? '')
 }
 
-function notRunning(config: Config, cause?: unknown): CommandError {
+export function notRunning(config: Config, cause?: unknown): CommandError {
   return new CommandError(
     EXIT.failed,
     `no proxy is running with ${config.file}`,
@@ -85,6 +85,23 @@ export async function* followAdmin<T>(
   }
 }
 
+/** Opens an answer that goes on, such as a stream of events; the signal gives it up. */
+export async function openAdmin(
+  config: Config,
+  path: string,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
+  const { admin } = await findRunning(config)
+  try {
+    const response = await send(config, admin, 'GET', path, undefined, signal)
+    const status = response.statusCode ?? 0
+    if (status !== 200) readAnswer(status, await text(response), admin)
+    return response
+  } catch (error) {
+    throw unanswered(config, admin, error)
+  }
+}
+
 function unanswered(config: Config, admin: string, error: unknown): CommandError {
   if (error instanceof CommandError) return error
   const { code, name } = error as NodeJS.ErrnoException
@@ -104,8 +121,8 @@ async function send(
   const token = config.admin.token?.reveal() ?? (await readAdminToken(config))
   const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
   return new Promise((resolve, reject) => {
-    // A connection of its own: the global agent may go by HTTP_PROXY (NODE_USE_ENV_PROXY).
-    const outgoing = request(new URL(path, admin), { method, headers, agent: false, signal })
+    // An agent of its own: the global one may go by HTTP_PROXY, and so may one made by `agent: false`.
+    const outgoing = request(new URL(path, admin), { method, headers, agent: new Agent(), signal })
     outgoing.on('response', resolve).on('error', reject)
     outgoing.end(body && JSON.stringify(body))
   })

@@ -5,8 +5,12 @@ import { FileWatch } from '../config/watch.ts'
 import { createLog } from '../lib/log.ts'
 import { EXIT } from './command.ts'
 
-/** Runs the proxy until it is told to stop; gives the exit code. */
-export async function serve(config: Config, onReady: (app: Cupbearer) => void): Promise<number> {
+/** Runs the proxy until it is told to stop; gives the exit code. `amend` has the last word on a reloaded file. */
+export async function serve(
+  config: Config,
+  onReady: (app: Cupbearer) => void,
+  amend: (config: Config) => Config = (loaded) => loaded,
+): Promise<number> {
   const format = config.log.format ?? (process.stderr.isTTY ? 'pretty' : 'json')
   const log = await createLog({ level: config.log.level, format })
 
@@ -37,7 +41,7 @@ export async function serve(config: Config, onReady: (app: Cupbearer) => void): 
     return EXIT.failed
   })
   const served = async () => {
-    const reloadFrom = () => loadConfig(config.file, process.env, follow)
+    const reloadFrom = async () => amend(await loadConfig(config.file, process.env, follow))
     app = await createCupbearer({ config, log, reloadFrom })
     if (stops.asked() === 0) {
       ready = true

@@ -3,8 +3,15 @@
 /** What comes from a token or from upstream may hold escape sequences; a terminal must not see them. */
 export const plain = (text: string): string => text.replace(/[\x00-\x1f\x7f-\x9f]/g, '�')
 
-/** Columns aligned by two spaces; figures are set to the right. */
-export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+/**
+ * Columns aligned by two spaces; figures are set to the right. `paint` puts colours round a cell that has its width
+ * already; the head is row -1.
+ */
+export function table(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  paint: (cell: string, column: number, row: number) => string = (cell) => cell,
+): string {
   const lines = [head, ...rows].map((row) => row.map(plain))
   const widths = head.map((_, column) =>
     Math.max(...lines.map((row) => (row[column] ?? '').length)),
@@ -13,11 +20,12 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
     rows.every((row) => /^(?:—|[\d.,]+(?: ?%|[a-z]+(?: \d+[a-z]+)?)?)$/.test(row[column] ?? '')),
   )
   return lines
-    .map((row) =>
+    .map((row, index) =>
       row
         .map((cell, column) => {
           const width = widths[column] as number
-          return figures[column] && rows.length > 0 ? cell.padStart(width) : cell.padEnd(width)
+          const set = figures[column] && rows.length > 0 ? cell.padStart(width) : cell.padEnd(width)
+          return paint(set, column, index - 1)
         })
         .join('  ')
         .trimEnd(),

@@ -1,56 +1,102 @@
-import type { Trace } from '../trace/recorder.ts'
+import type { Config } from '../config/schema.ts'
+import type { ToldTrace, Trace } from '../trace/recorder.ts'
+import { storyOf } from '../trace/story.ts'
+import { type Colours, coloursFor } from './colour.ts'
 import { type Command, CommandError, EXIT, print, withConfig } from './command.ts'
-import { callAdmin } from './running.ts'
+import { eventsOf } from './events.ts'
+import { callAdmin, openAdmin } from './running.ts'
 import { milliseconds, plain, table } from './table.ts'
+import { matcherOf, queryOf, type TraceOptions, withFilters } from './trace-filter.ts'
 
-/** `trace`: the latest requests, or the story of one. */
+/** `trace`: the latest requests, those that come, or the story of one. */
 export const trace: Command = (cli) =>
   cli.command(
     'trace [id]',
     'show the latest requests, or the story of one',
     (command) =>
-      command
+      withFilters(command)
         .positional('id', {
           type: 'string',
           describe: 'the Cupbearer-Trace of a response; without it: a list',
         })
-        .option('pool', { type: 'string', requiresArg: true, describe: 'only of this pool' })
-        .option('status', {
-          type: 'number',
-          requiresArg: true,
-          describe: 'only with this HTTP status',
-        })
-        .option('credential', {
-          type: 'string',
-          requiresArg: true,
-          describe: 'only those that tried this credential',
-        })
         .option('limit', { type: 'number', requiresArg: true, default: 20, describe: 'how many' })
-        .option('json', { type: 'boolean', default: false, describe: 'answer in JSON' })
-        .check(({ status, limit }) => {
-          if (Number.isNaN(status)) throw new CommandError(EXIT.usage, '--status takes a number')
+        .option('follow', {
+          alias: 'f',
+          type: 'boolean',
+          default: false,
+          describe: 'go on with those that come, until Ctrl-C',
+        })
+        .option('curl', {
+          type: 'boolean',
+          default: false,
+          describe: 'print the command that sends it again through the proxy; it holds no secret',
+        })
+        .option('json', {
+          type: 'boolean',
+          default: false,
+          describe: 'answer in JSON; with --follow one document a line',
+        })
+        .check(({ limit, follow, curl, id }) => {
           if (!(limit >= 1)) throw new CommandError(EXIT.usage, '--limit takes a number from 1')
+          if (follow && id !== undefined) {
+            throw new CommandError(EXIT.usage, '--follow shows all requests, not one')
+          }
+          if (curl && id === undefined) throw new CommandError(EXIT.usage, '--curl takes an ID')
           return true
         })
         .example('$0 trace --pool supplier --status 401', 'the 401s that reached a client')
-        .example('$0 trace hfwsy000002', 'what happened to that request'),
-    async ({ config: file, id, pool, status, credential, limit, json }) => {
-      await withConfig(file, async (config) => {
-        if (id !== undefined) {
-          const path = `/api/traces/${encodeURIComponent(id)}`
-          const story = await callAdmin<Trace>(config, 'GET', path)
-          print(json ? JSON.stringify(story) : renderStory(story))
-          return
-        }
-        const query = new URLSearchParams({ limit: String(limit) })
-        if (pool !== undefined) query.set('pool', pool)
-        if (status !== undefined) query.set('status', String(status))
-        if (credential !== undefined) query.set('credential', credential)
+        .example('$0 trace hfwsy000002', 'what happened to that request')
+        .example('$0 trace --follow --since 5m', 'the last five minutes, and what comes'),
+    async ({ id, limit, follow, curl, json, ...options }) => {
+      await withConfig(options.config, async (config) => {
+        if (id !== undefined) return tell(config, id, { curl, json })
+        if (follow) return followTraces(config, options, json)
+        const query = queryOf(options)
+        query.set('limit', String(limit))
         const answer = await callAdmin<{ traces: Trace[] }>(config, 'GET', `/api/traces?${query}`)
         print(json ? JSON.stringify(answer) : renderList(answer.traces))
       })
     },
   )
+
+async function tell(
+  config: Config,
+  id: string,
+  { curl, json }: { curl: boolean; json: boolean },
+): Promise<void> {
+  const trace = await callAdmin<ToldTrace>(config, 'GET', `/api/traces/${encodeURIComponent(id)}`)
+  if (!curl) return print(json ? JSON.stringify(trace) : storyOf(trace).map(plain).join('\n'))
+  if (!trace.curl) throw new CommandError(EXIT.failed, 'this was no request that curl could send')
+  print(plain(trace.curl))
+}
+
+async function followTraces(config: Config, options: TraceOptions, json: boolean): Promise<void> {
+  const matches = matcherOf(options)
+  const colours = coloursFor(process.stdout)
+  const show = (trace: Trace) => print(json ? JSON.stringify(trace) : renderLine(trace, colours))
+  const abort = new AbortController()
+  process.once('SIGINT', () => abort.abort())
+  try {
+    const stream = await openAdmin(config, '/api/events', abort.signal)
+    // The stream has begun: what ends meanwhile stands in both, and is shown once.
+    const shown = new Set<string>()
+    if (options.since !== undefined) {
+      const path = `/api/traces?${queryOf(options)}&limit=1000000`
+      const { traces } = await callAdmin<{ traces: Trace[] }>(config, 'GET', path)
+      for (const trace of traces.reverse()) {
+        show(trace)
+        shown.add(trace.id)
+      }
+    }
+    for await (const trace of eventsOf<Trace>(stream, 'trace')) {
+      if (!shown.delete(trace.id) && matches(trace)) show(trace)
+    }
+  } catch (error) {
+    if (abort.signal.aborted) return
+    throw error
+  }
+  if (!abort.signal.aborted) throw new CommandError(EXIT.failed, 'the proxy has ended the stream')
+}
 
 function renderList(traces: readonly Trace[]): string {
   if (traces.length === 0) return 'There is no such request.'
@@ -69,46 +115,24 @@ function renderList(traces: readonly Trace[]): string {
   )
 }
 
-/** One request from its arrival to its end, a line for each thing that happened. */
-export function renderStory(story: Trace): string {
-  const from = story.client.name
-    ? `${story.client.name} at ${story.client.address}`
-    : story.client.address
-  const lines = [
-    `${story.method} ${story.url}`,
-    `${story.status ?? 'no answer'}, ${story.verdict}, in ${milliseconds(story.durationMs)}`,
-    `  ${story.time}  from ${from}${story.pool ? `, pool ${story.pool}` : ''}, trace ${story.id}`,
-  ]
-  for (const { credential, why } of story.skipped) lines.push(`  passed over ${credential}: ${why}`)
-  if (story.waitMs > 0) lines.push(`  waited ${milliseconds(story.waitMs)} for a token`)
-  for (const [index, attempt] of story.attempts.entries()) {
-    lines.push(`  attempt ${index + 1}: ${renderAttempt(attempt)}`)
-  }
-  if (story.refresh) {
-    const { role, ms, result } = story.refresh
-    lines.push(`  ${role} a refresh: ${result} after ${milliseconds(ms)}`)
-  }
-  if (story.replay) {
-    lines.push(`  ${story.replay.done ? 'replayed' : 'not replayed'}: ${story.replay.why}`)
-  }
-  if (story.error) lines.push(`  ${story.error.code}: ${story.error.message}`)
-  lines.push(`  ${story.bytes.in} bytes in, ${story.bytes.out} bytes out`)
-  return lines.map(plain).join('\n')
+/** One request in one line, for a list that grows: columns of a fixed width. */
+function renderLine(trace: Trace, { good, bad, odd, faint, strong }: Colours): string {
+  const { status, verdict, attempts } = trace
+  const colour =
+    verdict === 'ok' && (status ?? 0) < 400
+      ? good
+      : trace.kind === 'tunnel' || verdict === 'ok'
+        ? odd
+        : bad
+  const who = [trace.pool, attempts.at(-1)?.credential].filter(Boolean).join('/') || '—'
+  const again = attempts.length > 1 && trace.kind !== 'refresh' ? ` ×${attempts.length}` : ''
+  return [
+    faint(trace.time.slice(11, 23)),
+    faint(trace.id),
+    colour(String(status ?? '—').padEnd(3)),
+    milliseconds(trace.durationMs).padStart(8),
+    strong(plain(who).padEnd(24)),
+    `${plain(trace.method)} ${plain(trace.url)}`,
+    colour(`${plain(verdict)}${again}`),
+  ].join('  ')
 }
-
-function renderAttempt(attempt: Trace['attempts'][number]): string {
-  const { credential, generation, egress, address, status, verdict } = attempt
-  const phases = [
-    attempt.reused ? 'kept connection' : undefined,
-    phase('connect', attempt.connectMs),
-    phase('TLS', attempt.tlsMs),
-    phase('first byte', attempt.firstByteMs),
-    phase('all', attempt.totalMs),
-  ].filter(Boolean)
-  const who = credential ? `${credential} #${generation ?? '?'}` : 'no token'
-  const answer = status ? `${status} ${verdict}` : verdict
-  return `${who} by ${egress}${address ? ` to ${address}` : ''}: ${answer} (${phases.join(', ')})`
-}
-
-const phase = (name: string, ms: number | null): string | undefined =>
-  ms === null ? undefined : `${name} ${milliseconds(ms)}`

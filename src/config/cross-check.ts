@@ -24,6 +24,9 @@ export async function crossCheck(tree: unknown, folder: string): Promise<ConfigI
   const report: Report = (path, message) => issues.push({ path: formatPath(path), message })
   const config = asObject(tree)
   checkListeners(config, report)
+  if (/^redis/.test(asText(config.store) ?? '') && config.storeKey === undefined) {
+    report(['storeKey'], 'expected the key that all instances of a shared store have')
+  }
   checkClients(config, report)
   checkEgresses(config, report)
   checkPools(config, report)

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { ConfigError } from '../errors.ts'
 import { normalizeHost } from '../lib/authority.ts'
 import { Secret } from '../lib/secret.ts'
@@ -66,11 +66,18 @@ function finish(parsed: ReturnType<typeof configSchema.parse>, file: string): Co
       ca: parsed.upstream.ca.map((path) => resolve(folder, path)),
       resolve: byName(Object.fromEntries(resolved)),
     },
+    trace: {
+      ...parsed.trace,
+      har: parsed.trace.har && {
+        ...parsed.trace.har,
+        path: resolve(folder, parsed.trace.har.path),
+      },
+    },
     clients: byName(parsed.clients),
     egress: byName(parsed.egress),
     pools: byName(parsed.pools),
     file,
-    dataDir: storeFile === undefined ? join(folder, 'data') : dirname(storeFile),
+    dataDir: resolve(folder, parsed.dataDir ?? (storeFile ? dirname(storeFile) : 'data')),
   }
   for (const pool of Object.values(config.pools)) {
     const { credentialsFrom } = pool

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { parseAuthority } from '../lib/authority.ts'
 import { Secret } from '../lib/secret.ts'
 import { browserSource } from './browser.ts'
 import { captureSource } from './capture.ts'
@@ -6,6 +7,7 @@ import { execSource } from './exec.ts'
 import { loginSource } from './login.ts'
 import { oauth2Source } from './oauth2.ts'
 import { requirement } from './requires.ts'
+import { trace } from './trace.ts'
 import {
   cidr,
   clientName,
@@ -250,8 +252,24 @@ const pool = object({
 export const configSchema = object({
   $schema: z.string().optional().describe('config.schema.json, for the editor'),
   listen: listenAddress.prefault('127.0.0.1:8080').describe('proxy address; port 0 = any free'),
+  workers: z
+    .int()
+    .min(1)
+    .max(128)
+    .default(1)
+    .describe('processes that serve; more than one take load off one core'),
   admin: object({
     listen: listenAddress.prefault('127.0.0.1:8081').describe('admin API and dashboard'),
+    hosts: z
+      .array(
+        z
+          .string()
+          .refine((text) => parseAuthority(text, 1) !== undefined, 'expected HOST or HOST:PORT'),
+      )
+      .default([])
+      .describe(
+        'further names it is reached by, HOST or HOST:PORT: a container name, a mapped port',
+      ),
     token: token.optional().describe('admin token; default: one is generated into the data folder'),
   })
     .prefault({})
@@ -264,13 +282,25 @@ export const configSchema = object({
     .describe('the private CA that intercepts'),
   store: z
     .string()
-    .regex(/^(memory:|file:.+)$/, 'expected memory: or file:PATH')
-    .meta({ pattern: '^(memory:|file:.+|.*\\$\\{(env|file):.*)$' })
+    .regex(
+      /^(memory:|file:.+|rediss?(\+(sentinel|cluster))?:\/\/.+)$/,
+      'expected memory:, file:PATH or redis://…',
+    )
+    .meta({
+      pattern: '^(memory:|file:.+|rediss?(\\+(sentinel|cluster))?://.+|.*\\$\\{(env|file):.*)$',
+    })
     .default('file:data/cupbearer.db')
-    .describe('where state is kept: memory: or file:PATH'),
+    .describe('where state is kept: memory:, file:PATH, or redis://… shared by several instances'),
   storeKey: sealKey
     .optional()
     .describe('key for sealing at rest, 32 bytes in base64; default: a generated key file'),
+  dataDir: z
+    .string()
+    .min(1, 'expected a folder')
+    .optional()
+    .describe(
+      'folder of the admin token, ports and spooled bodies; default: that of the store file, else data',
+    ),
   clients: z
     .record(
       clientName,
@@ -325,11 +355,7 @@ export const configSchema = object({
   })
     .prefault({})
     .describe('bounds on the client side'),
-  trace: object({
-    capacity: z.int().min(1).max(1_000_000).default(2000).describe('requests to remember'),
-  })
-    .prefault({})
-    .describe('the record of requests'),
+  trace,
   log: object({
     level: z
       .enum(['silent', 'error', 'warn', 'info', 'debug', 'trace'])
@@ -351,7 +377,7 @@ type Parsed = z.output<typeof configSchema>
 export type Config = Parsed & {
   /** The file it came from, absolute. */
   readonly file: string
-  /** Folder of the admin token, ports and spooled bodies: the store file's folder, else `data` beside the config. */
+  /** Absolute; where none is named, the store file's folder, else `data` beside the config. */
   readonly dataDir: string
 }
 export type PoolConfig = Parsed['pools'][string]

@@ -3,32 +3,25 @@ import type { buildConnector, Dispatcher } from 'undici'
 // The index would load all of undici, and its cookies the copy within Node too: 60 ms and 9 MB at start.
 import Agent from 'undici/lib/dispatcher/agent.js'
 import type { UpstreamConfig } from '../config/schema.ts'
-import type { Authority } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { UnpinnedGuard } from './connections.ts'
 import type { Connector } from './connector.ts'
 import { toUpstreamError } from './failure.ts'
 import { SessionCache } from './tls.ts'
 
-const KEEP_ALIVE_MS = 30_000
-const IDLE_MS = 120_000
-/** The same for one that only renewals have used: thousands at start would stand idle by the minute. */
-const BRIEF_IDLE_MS = 2000
-const SWEEP_MS = 2000
+/** Renewals are brief: thousands of agents at start would stand idle by the minute. */
+const IDLE_MS = 2000
 const MAX_RESPONSE_HEADER_BYTES = 64 * 1024
-
-/** Whether unpinned traffic to a target may dial this address. */
-export type UnpinnedGuard = (target: Authority, address: string) => boolean
 
 interface Entry {
   readonly agent: Agent
   usedAt: number
-  brief: boolean
 }
 
 /**
- * The undici agents of one egress, one for each key, so that no connection of one credential ever serves
- * another. An agent comes with its first use and goes when nobody has asked for it for two minutes, or for two
- * seconds when all its uses were brief.
+ * The undici agents by which `fetch` leaves by one egress, one for each key, so that no connection of one
+ * credential ever serves another. An agent comes with its first use and goes when nobody has asked for it for two
+ * seconds.
  */
 export class Agents {
   readonly #connector: Connector
@@ -58,15 +51,14 @@ export class Agents {
     return this.#entries.size
   }
 
-  get(key: string, brief = false): Dispatcher {
+  get(key: string): Dispatcher {
     let entry = this.#entries.get(key)
     if (!entry) {
-      entry = { agent: this.#create(key), usedAt: 0, brief }
+      entry = { agent: this.#create(key), usedAt: 0 }
       this.#entries.set(key, entry)
-      this.#cancelSweep ??= this.#clock.schedule(SWEEP_MS, () => this.#sweep())
+      this.#cancelSweep ??= this.#clock.schedule(IDLE_MS, () => this.#sweep())
     }
     entry.usedAt = this.#clock.monotonic()
-    if (!brief) entry.brief = false
     return entry.agent
   }
 
@@ -79,9 +71,8 @@ export class Agents {
     await Promise.all(this.#closing)
   }
 
-  /** Closes every connection now, also those in use or in the making. */
+  /** Closes every connection now, also those in use. The connector is to be closed first. */
   async destroy(): Promise<void> {
-    this.#connector.close()
     const drained = this.drain()
     for (const socket of this.#sockets) socket.destroy()
     await drained
@@ -92,7 +83,7 @@ export class Agents {
     return new Agent({
       connect: (options, callback) => this.#connect(options, callback, sessions, key),
       pipelining: 1,
-      keepAliveTimeout: KEEP_ALIVE_MS,
+      keepAliveTimeout: IDLE_MS,
       keepAliveMaxTimeout: IDLE_MS,
       headersTimeout: Math.ceil(this.#upstream.headersTimeout),
       bodyTimeout: Math.ceil(this.#upstream.bodyTimeout),
@@ -123,12 +114,12 @@ export class Agents {
   #sweep(): void {
     const now = this.#clock.monotonic()
     for (const [key, entry] of this.#entries) {
-      if (entry.usedAt > now - (entry.brief ? BRIEF_IDLE_MS : IDLE_MS)) continue
+      if (entry.usedAt > now - IDLE_MS) continue
       this.#entries.delete(key)
       this.#retire(entry.agent)
     }
     this.#cancelSweep =
-      this.#entries.size === 0 ? undefined : this.#clock.schedule(SWEEP_MS, () => this.#sweep())
+      this.#entries.size === 0 ? undefined : this.#clock.schedule(IDLE_MS, () => this.#sweep())
   }
 
   #retire(agent: Agent): void {

@@ -1,21 +1,12 @@
-import diagnostics from 'node:diagnostics_channel'
-import type { Socket } from 'node:net'
-import type { Readable } from 'node:stream'
-import type { Dispatcher } from 'undici'
-import { UpstreamError } from '../errors.ts'
+import type { Duplex } from 'node:stream'
+import type { UpstreamError } from '../errors.ts'
+import type { Protocol } from '../events.ts'
 import type { RawHeaders } from '../lib/headers.ts'
-import { type ConnectTimings, timingsOf, toUpstreamError } from './egress.ts'
+import type { ConnectTimings } from './connector.ts'
+import { toUpstreamError } from './failure.ts'
+import type { Dispatcher, ResponseHandler, Sending, SentInfo, UpstreamRequest } from './upstream.ts'
 
-export interface UpstreamRequest {
-  /** `https://host:port`. */
-  readonly origin: string
-  readonly method: string
-  /** Origin form, query included. */
-  readonly path: string
-  /** With `host`; a `content-length` frames the body, without one it goes out chunked. */
-  readonly headers: RawHeaders
-  readonly body: Buffer | Readable | null
-}
+export type { UpstreamRequest } from './upstream.ts'
 
 /** Where a response's body goes. */
 export interface BodySink {
@@ -45,25 +36,28 @@ const DISCARD_BYTES = 64 * 1024
  * One request sent to an upstream by one dispatcher, and its response. It buffers nothing beyond what arrived
  * together with the headers until somebody takes the body by `pipe`, `peek` or `discard`.
  */
-export class Attempt implements Dispatcher.DispatchHandler {
+export class Attempt implements ResponseHandler {
   status = 0
   reason = ''
   headers: RawHeaders = []
-  /** Whether a byte of the request may have left. */
-  sent = false
   reused = false
   timings: ConnectTimings | undefined
   bytesIn = 0
   readonly startedAt = performance.now()
+  /** When the request's first byte left. */
+  sentAt: number | undefined
   firstByteAt: number | undefined
+  /** What is spoken with upstream. */
+  protocol: Protocol | undefined
   /** Resolves once the final headers are there; rejects with `UpstreamError`. */
-  readonly head: Promise<void>
+  readonly answered: Promise<void>
 
   readonly #hooks: AttemptHooks
-  #resolveHead!: () => void
-  #rejectHead!: (error: UpstreamError) => void
-  #abort: ((error?: Error) => void) | undefined
-  #resume: (() => void) | undefined
+  #resolve!: () => void
+  #reject!: (error: UpstreamError) => void
+  readonly #sending: Sending | undefined
+  /** The connection itself, after a 101, until somebody takes it. */
+  #stream: Duplex | undefined
   #chunks: Buffer[] = []
   #buffered = 0
   /** How much may be buffered before somebody takes the body. */
@@ -76,11 +70,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   constructor(dispatcher: Dispatcher, request: UpstreamRequest, hooks: AttemptHooks) {
     this.#hooks = hooks
-    this.head = new Promise((resolve, reject) => {
-      this.#resolveHead = resolve
-      this.#rejectHead = reject
+    this.answered = new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
     })
-    dispatcher.dispatch(request as Dispatcher.DispatchOptions, this)
+    this.#sending = dispatcher.dispatch(request, this)
   }
 
   /**
@@ -89,7 +83,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
    */
   pipe(sink: BodySink): Promise<void> | undefined {
     this.#sink = sink
-    if (this.#trailers === undefined && !this.#error) sink.onDrain(() => this.#resume?.())
+    if (this.#trailers === undefined && !this.#error) sink.onDrain(() => this.#sending?.resume())
     this.#flush(sink)
     if (this.#trailers !== undefined || this.#error) return undefined
     return new Promise((resolve) => {
@@ -104,7 +98,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       const change = new Promise<void>((resolve) => {
         this.#changed = resolve
       })
-      this.#resume?.()
+      this.#sending?.resume()
       await change
     }
     if (this.#trailers === undefined || this.#buffered > limit) return undefined
@@ -114,10 +108,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   /** Lets the response go; a short rest is read so that the connection can serve again. */
   discard(): void {
+    this.takeUpgraded()?.destroy()
     if (this.#trailers !== undefined || this.#error) return
     this.#discarding = true
     this.#chunks = []
-    this.#resume?.()
+    this.#sending?.resume()
   }
 
   /** Why the body broke off, if it did. */
@@ -126,10 +121,18 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   abort(error?: Error): void {
+    this.takeUpgraded()?.destroy()
     if (this.#trailers !== undefined || this.#error) return
     const reason = error ?? new Error('aborted')
-    if (this.#abort) this.#abort(reason)
-    else this.onError(reason)
+    if (this.#sending) this.#sending.abort(reason)
+    else this.failed(toUpstreamError(reason, this.sentAt !== undefined))
+  }
+
+  /** The connection, where upstream has changed to another protocol (101): whoever takes it ends it. */
+  takeUpgraded(): Duplex | undefined {
+    const stream = this.#stream
+    this.#stream = undefined
+    return stream
   }
 
   #flush(sink: BodySink): void {
@@ -151,7 +154,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       this.#notify()
       return
     }
-    if (writable) this.#resume?.()
+    if (writable) this.#sending?.resume()
   }
 
   #notify(): void {
@@ -160,47 +163,33 @@ export class Attempt implements Dispatcher.DispatchHandler {
     changed?.()
   }
 
-  // undici's handler interface.
+  // What the connection tells.
 
-  onConnect(abort: (error?: Error) => void): void {
-    if (this.#error) {
-      abort(this.#error)
-      return
-    }
-    this.#abort = abort
-    this.sent = true
-    beingWritten = this
+  sent(info: SentInfo): void {
+    this.sentAt = performance.now()
+    this.timings = info.timings
+    this.reused = info.reused
+    this.protocol = info.protocol
     this.#hooks.sent()
   }
 
-  /** undici writes the headers right after onConnect, in the same turn. */
-  onSocket(socket: Socket): void {
-    this.timings = timingsOf(socket)
-    this.reused = served.has(socket)
-    served.add(socket)
+  informational(status: number, reason: string, headers: RawHeaders): void {
+    this.#hooks.informational(status, reason, headers)
   }
 
-  onHeaders(status: number, raw: Buffer[], resume: () => void, reason: string): boolean {
-    const headers: RawHeaders = new Array(raw.length)
-    for (let i = 0; i < raw.length; i++) headers[i] = (raw[i] as Buffer).toString('latin1')
-    if (status < 200) {
-      this.#hooks.informational(status, reason, headers)
-      return true
-    }
+  head(status: number, reason: string, headers: RawHeaders): void {
     this.status = status
     this.reason = reason
     this.headers = headers
-    this.#resume = resume
     this.firstByteAt = performance.now()
-    this.#resolveHead()
-    return true
+    this.#resolve()
   }
 
-  onData(chunk: Buffer): boolean {
+  data(chunk: Buffer): boolean {
     this.bytesIn += chunk.length
     if (this.#sink) return this.#sink.write(chunk)
     if (this.#discarding) {
-      if (this.bytesIn > DISCARD_BYTES) this.#abort?.(new Error('discarded'))
+      if (this.bytesIn > DISCARD_BYTES) this.#sending?.abort(new Error('discarded'))
       return true
     }
     this.#chunks.push(chunk)
@@ -209,36 +198,25 @@ export class Attempt implements Dispatcher.DispatchHandler {
     return this.#buffered < this.#allowance
   }
 
-  onComplete(rawTrailers: Buffer[] | string[] | null): void {
-    const trailers = (rawTrailers ?? []).map((part) =>
-      typeof part === 'string' ? part : part.toString('latin1'),
-    )
+  end(trailers: RawHeaders): void {
     this.#trailers = trailers.length > 0 ? this.#hooks.trailers(trailers) : trailers
-    const sink = this.#sink
-    if (sink) sink.end(undefined, this.#trailers)
+    this.#sink?.end(undefined, this.#trailers)
     this.#notify()
   }
 
-  onError(error: Error): void {
+  upgraded(status: number, reason: string, headers: RawHeaders, stream: Duplex): void {
+    this.#stream = stream
+    this.#trailers = []
+    this.head(status, reason, headers)
+  }
+
+  failed(error: UpstreamError): void {
     if (this.#error || this.#trailers !== undefined) return
-    this.#error = error instanceof UpstreamError ? error : toUpstreamError(error, this.sent)
+    this.#error = error
     // An aborted exchange may have stopped listening.
-    this.head.catch(() => {})
-    this.#rejectHead(this.#error)
-    const sink = this.#sink
-    if (sink) sink.abort(this.#error)
+    this.answered.catch(() => {})
+    this.#reject(error)
+    this.#sink?.abort(error)
     this.#notify()
   }
 }
-
-/** Sockets that have carried a request. */
-const served = new WeakSet<Socket>()
-
-/** The attempt whose headers undici is about to write: its channel names the socket, its handler doesn't. */
-let beingWritten: Attempt | undefined
-
-diagnostics.subscribe('undici:client:sendHeaders', (message) => {
-  const attempt = beingWritten
-  beingWritten = undefined
-  attempt?.onSocket((message as { socket: Socket }).socket)
-})

@@ -2,12 +2,14 @@ import type { Socket } from 'node:net'
 import { UpstreamError } from '../errors.ts'
 import { type Authority, formatAuthority } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
-import { egressDown, speaksNoTls, timedOut, tlsFailed } from './failure.ts'
+import { egressDown, shuttingDown, speaksNoTls, timedOut, tlsFailed } from './failure.ts'
 import type { SessionCache } from './tls.ts'
 import type { OpenOptions, Transport } from './transport.ts'
 
 /** How long a connection took to make, and what was dialled for it: a proxy's address where there is one. */
 export interface ConnectTimings {
+  /** The name's resolution, as part of `connectMs`; undefined where no name was resolved here. */
+  readonly dnsMs: number | undefined
   /** TCP and the proxy's handshake. */
   readonly connectMs: number
   /** TLS with the target; undefined without. */
@@ -36,6 +38,8 @@ export interface ConnectOptions {
   /** Speak TLS with the target. */
   readonly secure: boolean
   readonly early: OpenOptions['early']
+  /** ALPN with the target, in the order of preference; HTTP/1.1 alone by default. */
+  readonly protocols?: readonly string[] | undefined
   readonly sessions?: SessionCache | undefined
   readonly guard?: OpenOptions['guard']
   readonly signal?: AbortSignal | undefined
@@ -66,10 +70,14 @@ export class Connector {
     this.#connecting.add(controller)
     try {
       const startedAt = clock.monotonic()
+      let dnsMs: number | undefined
       const socket = await transport.open(target, {
         ...this.#options,
         signal: controller.signal,
         timeoutMs: connectTimeout,
+        resolved: (ms) => {
+          dnsMs = ms
+        },
         guard: options.guard,
         early: options.early,
       })
@@ -77,9 +85,10 @@ export class Connector {
       const openedAt = clock.monotonic()
       const address = remote(socket)
       const secured = options.secure
-        ? await this.#secure(socket, target, controller.signal, options.sessions)
+        ? await this.#secure(socket, target, controller.signal, options)
         : socket
       timings.set(secured, {
+        dnsMs,
         connectMs: openedAt - startedAt,
         tlsMs: options.secure ? clock.monotonic() - openedAt : undefined,
         address,
@@ -112,12 +121,12 @@ export class Connector {
     socket: Socket,
     target: Authority,
     signal: AbortSignal,
-    sessions: SessionCache | undefined,
+    { sessions, protocols }: ConnectOptions,
   ): Promise<Socket> {
     const { egress, tls, transport } = this.#options
     try {
       const authority = formatAuthority(target)
-      return await tls.handshake(socket, target.host, { signal, sessions, authority })
+      return await tls.handshake(socket, target.host, { signal, sessions, authority, protocols })
     } catch (error) {
       signal.throwIfAborted()
       if (transport.proxied && speaksNoTls(error)) {
@@ -134,10 +143,6 @@ export class Connector {
       return egressDown(egress, 'its proxy did not answer in time')
     return timedOut(target, 'connecting')
   }
-}
-
-function shuttingDown(): UpstreamError {
-  return new UpstreamError('SHUTTING_DOWN', 'the connection was given up', { sent: false })
 }
 
 function remote(socket: Socket): string {

@@ -9,6 +9,8 @@ export interface DialOptions {
   readonly override: string | undefined
   /** Asked with each address before it is dialled; what is not permitted is never dialled. */
   readonly permitted: (address: string, port: number) => boolean
+  /** Told how long the name's resolution took, ms; not for an address. */
+  readonly resolved?: ((ms: number) => void) | undefined
   /** Address to bind. */
   readonly localAddress?: string
 }
@@ -23,7 +25,7 @@ const KEEP_ALIVE_MS = 60_000
  */
 export async function dial(target: Authority, options: DialOptions): Promise<Socket> {
   options.signal.throwIfAborted()
-  const found = await resolve(options.override ?? target.host, options.signal)
+  const found = await resolve(options.override ?? target.host, options)
   const addresses = found.filter((address) => options.permitted(address, target.port))
   if (addresses.length === 0) throw denied(target)
   const { localAddress } = options
@@ -34,10 +36,12 @@ export async function dial(target: Authority, options: DialOptions): Promise<Soc
   return connectFirst(usable, target.port, options)
 }
 
-async function resolve(host: string, signal: AbortSignal): Promise<string[]> {
+async function resolve(host: string, { signal, resolved }: DialOptions): Promise<string[]> {
   if (isIP(host) !== 0) return [host]
+  const startedAt = performance.now()
   // getaddrinfo cannot be cancelled: its late answer is dropped.
   const results = await abortable(lookup(host, { all: true }), signal)
+  resolved?.(performance.now() - startedAt)
   return interleave(results.map((result) => result.address))
 }
 

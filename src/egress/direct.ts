@@ -13,6 +13,7 @@ export function direct(egress: string, localAddress?: string): Transport {
           signal: options.signal,
           override: override(target, options.overrides),
           permitted: (address, port) => permitted(address, port, options),
+          resolved: options.resolved,
           ...(localAddress === undefined ? {} : { localAddress }),
         })
       } catch (error) {

@@ -1,19 +1,21 @@
 import { readFileSync } from 'node:fs'
 import { isIP, type Socket } from 'node:net'
-import type { Dispatcher, RequestInit as UndiciInit } from 'undici'
+import type { RequestInit as UndiciInit } from 'undici'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
 import { ConfigError, type ConfigIssue } from '../errors.ts'
 import type { Events } from '../events.ts'
 import { type Authority, normalizeHost } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
 import { Secret } from '../lib/secret.ts'
-import { Agents, type UnpinnedGuard } from './agents.ts'
+import { Agents } from './agents.ts'
+import { Connections, type UnpinnedGuard } from './connections.ts'
 import { Connector } from './connector.ts'
 import { egressDown, toFetchError } from './failure.ts'
-import { Probes } from './probes.ts'
+import { type EgressProbes, Probes } from './probes.ts'
 import { readBundle, TlsClient } from './tls.ts'
 import type { Transport } from './transport.ts'
 import { createTransport } from './transports.ts'
+import type { Dispatcher } from './upstream.ts'
 
 export { type ConnectTimings, timingsOf } from './connector.ts'
 export { toUpstreamError } from './failure.ts'
@@ -31,6 +33,8 @@ export interface EgressesOptions {
   readonly held?: (egress: string) => void
   /** 0 to 1, for jitter. */
   readonly random?: () => number
+  /** Stands in for the probes, where another process makes them; told what to call when it objects anew. */
+  readonly probes?: (judged: (egress: string) => void) => EgressProbes
 }
 
 export interface TunnelOptions {
@@ -47,11 +51,12 @@ type EgressFetch = (url: string | URL, init?: RequestInit) => Promise<Response>
 interface Way {
   readonly url: Secret
   readonly connector: Connector
+  /** For requests. */
+  readonly connections: Connections
+  /** For `fetch`. */
   readonly agents: Agents
 }
 
-/** HTTP/1.1 is what tunnels and upgrades need, and all that the dispatchers speak. */
-const PROTOCOLS = ['http/1.1']
 const DIRECT = new Secret('direct:')
 /** No credential's key: those have a slash. */
 const PROBE_KEY = 'probe'
@@ -63,12 +68,12 @@ export class Egresses {
   readonly #events: Events
   readonly #clock: Clock
   readonly #held: (egress: string) => void
-  readonly #probes: Probes
+  readonly #probes: EgressProbes
   /** Egresses whose last connection failed. */
   readonly #down = new Set<string>()
   /** Those that observers were told are down. */
   readonly #toldDown = new Set<string>()
-  readonly #draining = new Set<Agents>()
+  readonly #draining = new Set<Way>()
   #ways = new Map<string, Way>()
   /** What the connections in use were made by: they end when it changes. */
   #upstream = ''
@@ -80,14 +85,17 @@ export class Egresses {
     this.#events = options.events
     this.#clock = options.clock
     this.#held = options.held ?? (() => {})
-    this.#probes = new Probes({
-      fetch: (egress, url, init) => this.fetch(egress, PROBE_KEY)(url, init),
-      clock: options.clock,
-      random: options.random ?? Math.random,
-      judged: (egress) => this.#judged(egress),
-      news: (egress, news) =>
-        this.#events.emit('address', { time: this.#clock.now(), egress, ...news }),
-    })
+    const judged = (egress: string) => this.#judged(egress)
+    this.#probes =
+      options.probes?.(judged) ??
+      new Probes({
+        fetch: (egress, url, init) => this.fetch(egress, PROBE_KEY)(url, init),
+        clock: options.clock,
+        random: options.random ?? Math.random,
+        judged,
+        news: (egress, news) =>
+          this.#events.emit('address', { time: this.#clock.now(), egress, ...news }),
+      })
     this.apply(options.egress, options.upstream)
   }
 
@@ -109,12 +117,8 @@ export class Egresses {
    * serve another: a credential's is `pool/credential`, unpinned traffic's is empty.
    */
   dispatcher(name: string, key: string): Dispatcher {
-    return this.#dispatcher(name, key, false)
-  }
-
-  #dispatcher(name: string, key: string, brief: boolean): Dispatcher {
-    if (key !== PROBE_KEY) this.#admit(name)
-    return this.#way(name).agents.get(key, brief)
+    this.#admit(name)
+    return this.#way(name).connections.get(key)
   }
 
   /** A stream to the target for tunnels and upgrades; rejects with `UpstreamError` or the signal's reason. */
@@ -129,7 +133,7 @@ export class Egresses {
   }
 
   /**
-   * `fetch` by the same connections as the traffic of `key`. Redirects are handed back unless asked for.
+   * `fetch` by the same way as the traffic of `key`, and by connections of that key alone. Redirects are handed back unless asked for.
    * Rejects with `SourceError('egress')` when the egress is down, else with `UpstreamError`.
    */
   fetch(name: string, key: string): EgressFetch {
@@ -139,10 +143,9 @@ export class Egresses {
         const { fetch } = await import('undici/lib/web/fetch/index.js')
         // undici's own types and those of lib.dom differ in name only.
         const options = { redirect: 'manual', ...init } as unknown as UndiciInit
-        const response = await fetch(url, {
-          ...options,
-          dispatcher: this.#dispatcher(name, key, true),
-        })
+        if (key !== PROBE_KEY) this.#admit(name)
+        const dispatcher = this.#way(name).agents.get(key)
+        const response = await fetch(url, { ...options, dispatcher })
         return response as unknown as Response
       } catch (error) {
         throw toFetchError(error, init?.signal)
@@ -184,7 +187,7 @@ export class Egresses {
         ways.set(name, current)
         continue
       }
-      tls ??= new TlsClient(ca, PROTOCOLS)
+      tls ??= new TlsClient(ca)
       const connector = new Connector({
         egress: name,
         transport,
@@ -195,10 +198,12 @@ export class Egresses {
         clock: this.#clock,
         outcome: (up, reason) => this.#outcome(name, connector, up, reason),
       })
+      const [clock, guard] = [this.#clock, this.#passthrough]
       ways.set(name, {
         url,
         connector,
-        agents: new Agents(connector, upstream, this.#clock, this.#passthrough),
+        connections: new Connections({ connector, upstream, clock, guard }),
+        agents: new Agents(connector, upstream, clock, guard),
       })
     }
     const former = this.#ways
@@ -206,7 +211,7 @@ export class Egresses {
     for (const [name, way] of former) {
       if (ways.get(name) === way) continue
       this.#down.delete(name)
-      void this.#drain(way.agents)
+      void this.#drain(way)
     }
     const held = new Set([...former.keys()].filter((name) => this.isHeld(name)))
     this.#probes.apply(egress)
@@ -224,7 +229,7 @@ export class Egresses {
       this.#ways.delete(name)
       this.#down.delete(name)
       this.#toldDown.delete(name)
-      void this.#drain(way.agents)
+      void this.#drain(way)
     }
     this.#probes.retain(egress)
   }
@@ -236,7 +241,18 @@ export class Egresses {
 
   /** Whether nothing may leave by it, since its visible address is wrong or not known, as far as one is expected. */
   isHeld(name: string): boolean {
-    return this.#probes.objection(name) !== undefined
+    return this.objection(name) !== undefined
+  }
+
+  /** Why nothing may leave by it; undefined when something may. */
+  objection(name: string): string | undefined {
+    return this.#probes.objection(name)
+  }
+
+  /** Takes over what another process of ours has seen of an egress. */
+  report(name: string, up: boolean, reason: string): void {
+    const way = this.#ways.get(name)
+    if (way) this.#outcome(name, way.connector, up, reason)
   }
 
   /** The address that targets see behind an egress, as last probed. */
@@ -252,9 +268,13 @@ export class Egresses {
   /** Closes every connection, also those in use; tunnels belong to their callers. */
   async close(): Promise<void> {
     this.#probes.close()
-    const agents = [...this.#draining, ...[...this.#ways.values()].map((way) => way.agents)]
+    const ways = [...new Set([...this.#draining, ...this.#ways.values()])]
     this.#ways = new Map()
-    await Promise.all(agents.map((each) => each.destroy()))
+    for (const { connector, connections } of ways) {
+      connector.close()
+      connections.destroy()
+    }
+    await Promise.all(ways.map(({ agents }) => agents.destroy()))
   }
 
   #way(name: string): Way {
@@ -263,12 +283,12 @@ export class Egresses {
     return way
   }
 
-  async #drain(agents: Agents): Promise<void> {
-    this.#draining.add(agents)
+  async #drain(way: Way): Promise<void> {
+    this.#draining.add(way)
     try {
-      await agents.drain()
+      await Promise.all([way.connections.drain(), way.agents.drain()])
     } finally {
-      this.#draining.delete(agents)
+      this.#draining.delete(way)
     }
   }
 
@@ -290,7 +310,7 @@ export class Egresses {
     const way = this.#ways.get(name)
     const objection = this.#probes.objection(name)
     // Connections that may show the wrong address must not serve when it is right again.
-    if (way && objection !== undefined) void this.#drain(way.agents)
+    if (way && objection !== undefined) void this.#drain(way)
     this.#held(name)
     this.#tell(name, objection ?? 'its visible address is the expected one')
   }

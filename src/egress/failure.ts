@@ -1,5 +1,6 @@
 import { SourceError, UpstreamError } from '../errors.ts'
 import { type Authority, formatAuthority } from '../lib/authority.ts'
+import type { MessageError } from '../lib/http1/message.ts'
 
 /** The egress itself failed: nothing was sent, and no other route may be taken. */
 export function egressDown(egress: string, reason: string, cause?: unknown): UpstreamError {
@@ -41,6 +42,42 @@ export function tlsFailed(target: Authority, cause: unknown): UpstreamError {
     `TLS with ${formatAuthority(target)} failed: ${tlsReason(errorCode(cause))}`,
     { cause, sent: false },
   )
+}
+
+/** The connection ended, or what came over it was no HTTP, before the response was whole. */
+export function broken(message: string, cause?: unknown, sent = true): UpstreamError {
+  return new UpstreamError('UPSTREAM_RESET', message, { cause, sent })
+}
+
+/** The peer has not looked at the request (RFC 9113 §8.7): it may go out again. */
+export function refusedUnread(cause?: unknown): UpstreamError {
+  const message = 'upstream took no more requests on this connection'
+  return new UpstreamError('UPSTREAM_RESET', message, { cause, sent: false })
+}
+
+/** What came is no response as RFC 9112 has it. */
+export function notHttp(error: MessageError): UpstreamError {
+  const what = error.fault === 'too-large' ? 'sent too many header bytes' : 'did not speak HTTP'
+  return broken(`upstream ${what}`, error)
+}
+
+/** The response did not come, or did not go on, within `upstream.headersTimeout` or `upstream.bodyTimeout`. */
+export function silent(within: 'head' | 'body'): UpstreamError {
+  const what = within === 'head' ? 'sent no response in time' : 'stalled within its response'
+  return new UpstreamError('UPSTREAM_TIMEOUT', `upstream ${what}`, { sent: true })
+}
+
+/** Fields that would break their line, or a body of another length than the announced one. */
+export function unsendable(sent: boolean, cause?: unknown): UpstreamError {
+  return new UpstreamError('BAD_REQUEST', 'the request cannot be sent as it stands', {
+    cause,
+    sent,
+  })
+}
+
+/** The connection was given up before anything was sent over it. */
+export function shuttingDown(): UpstreamError {
+  return new UpstreamError('SHUTTING_DOWN', 'the connection was given up', { sent: false })
 }
 
 /** Whether the peer's first bytes were no TLS record at all. */

@@ -11,6 +11,12 @@ interface ProbesOptions {
   readonly news: (egress: string, news: ProbeNews) => void
 }
 
+/** What egresses ask of their probes. */
+export type EgressProbes = Pick<
+  Probes,
+  'apply' | 'retain' | 'address' | 'objection' | 'wentDown' | 'cameBack' | 'settled' | 'close'
+>
+
 /** The probes of those egresses that have one. */
 export class Probes {
   readonly #options: ProbesOptions

@@ -36,7 +36,12 @@ export interface HandshakeOptions {
   readonly sessions?: SessionCache | undefined
   /** Key into `sessions`. */
   readonly authority: string
+  /** ALPN, in the order of preference; HTTP/1.1 alone by default. */
+  readonly protocols?: readonly string[] | undefined
 }
+
+/** What tunnels, upgrades and the way to a proxy need. */
+const HTTP1_ONLY = ['http/1.1']
 
 /**
  * The client side of TLS for all that is dialled: TLS 1.2 or newer at security level 2, trust in the default
@@ -44,14 +49,12 @@ export interface HandshakeOptions {
  */
 export class TlsClient {
   readonly #ca: readonly string[]
-  readonly #protocols: string[]
   /** Made once, by the first handshake: reading the roots takes 26 ms. */
   #context: SecureContext | undefined
 
-  /** `ca`: further roots as PEM. `protocols`: ALPN, in the order of preference. */
-  constructor(ca: readonly string[], protocols: readonly string[]) {
+  /** `ca`: further roots as PEM. */
+  constructor(ca: readonly string[]) {
     this.#ca = ca
-    this.#protocols = [...protocols]
   }
 
   /** Speaks TLS over a connected socket, which it destroys on failure. Rejects with what TLS said. */
@@ -70,7 +73,7 @@ export class TlsClient {
         ...(isIP(host) === 0 ? { servername: host } : {}),
         ...(session === undefined ? {} : { session }),
         secureContext: this.#secureContext(),
-        ALPNProtocols: this.#protocols,
+        ALPNProtocols: [...(options.protocols ?? HTTP1_ONLY)],
         rejectUnauthorized: true,
         checkServerIdentity: (_name, certificate) => checkIdentity(host, certificate),
       })

@@ -10,6 +10,8 @@ export interface OpenOptions {
   readonly signal: AbortSignal
   /** When the signal will end it, ms from now; for libraries with timers of their own. */
   readonly timeoutMs: number
+  /** Told how long the resolution of what is dialled took, ms. */
+  readonly resolved?: ((ms: number) => void) | undefined
   /** `upstream.resolve`: `host` or `host:port` → address. */
   readonly overrides: ReadonlyMap<string, string>
   /** Addresses that nothing may dial: own listeners. Asked with the address that is dialled. */
@@ -63,6 +65,7 @@ export async function dialProxy(
       signal: options.signal,
       override: override(proxy, options.overrides),
       permitted: (address, port) => !options.forbidden(address, port),
+      resolved: options.resolved,
     })
   } catch (error) {
     options.signal.throwIfAborted()

@@ -1,4 +1,3 @@
-import type { Readable } from 'node:stream'
 import type { PoolConfig } from '../config/schema.ts'
 import { Attempt, type AttemptHooks, type UpstreamRequest } from '../egress/attempt.ts'
 import type { Egresses } from '../egress/egress.ts'
@@ -8,29 +7,28 @@ import { type BodyLimits, RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 import { type Logger, whereFrom } from '../lib/log.ts'
-import type { Learning } from '../pool/learning.ts'
-import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
-import type { Pool } from '../pool/pool.ts'
+import type { Lease, LeaseRequest, Outcome, TokenPool } from '../pool/lease.ts'
 import { forwardHeaders, type Injector } from '../route/inject.ts'
 import type { Requirements } from '../route/requires.ts'
 import { redact, scrubHeaders } from '../route/scrub.ts'
 import { type Judge, PEEK_BYTES, type Verdict } from '../route/verdict.ts'
 import { addProof, wantsNonce } from './dpop.ts'
-import type { Learner, Passage } from './learn.ts'
+import type { Learner, Passage, PoolLearning } from './learn.ts'
 import { type Next, NextTry, wantOf } from './next.ts'
-import { newRecord, recordAttempt, recordEnd } from './record.ts'
-import type { ProxyReply, ProxyRequest } from './request.ts'
+import type { Observer } from './observer.ts'
+import { newRecord, recordAttempt, recordEnd, recordSkipped } from './record.ts'
+import type { IncomingBody, ProxyReply, ProxyRequest } from './request.ts'
 
 /** A pool with its configuration compiled. */
 export interface PoolRuntime {
-  readonly pool: Pool
+  readonly pool: TokenPool
   readonly config: PoolConfig
   readonly injector: Injector
   readonly judge: Judge
   /** Undefined where any token will do. */
   readonly requires: Requirements | undefined
   /** Undefined where no credential learns from traffic. */
-  readonly learning?: Learning | undefined
+  readonly learning?: PoolLearning | undefined
 }
 
 /** All that a configuration gives an exchange; swapped as a whole, running exchanges keep theirs. */
@@ -38,6 +36,8 @@ export interface ExchangeRuntime {
   readonly pools: ReadonlyMap<string, PoolRuntime>
   /** Undefined where no pool learns from traffic. */
   readonly learner?: Learner | undefined
+  /** Undefined where no trace shows the messages themselves. */
+  readonly observer?: Observer | undefined
   readonly passthroughEgress: string
   readonly spoolDir: string
 }
@@ -90,10 +90,13 @@ export class Exchange {
     const started = performance.now()
     const record = newRecord(this.#clock.now(), request.method, request.origin + request.path)
     record.client = request.client
+    record.protocol = request.protocol ?? 'h1'
     this.#running += 1
     let body: RequestBody | undefined
+    const runtime = this.#runtime
+    const { observer } = runtime
     try {
-      const runtime = this.#runtime
+      observer?.arrived(record, request.headers)
       const target = match(request, runtime)
       const { learner } = runtime
       record.pool = target?.pool.name
@@ -112,8 +115,10 @@ export class Exchange {
       record.verdict = request.closed ? 'aborted' : wire.code
       record.error = { code: wire.code, message: wire.message }
       record.status = wire.status
+      recordSkipped(record, wire.passedOver)
       if (!request.closed) reply.fail(wire, record.id)
     } finally {
+      observer?.ended(record, request.headers, body)
       if (body) {
         record.bytes.in = body.bytesRead
         body.release()
@@ -145,7 +150,7 @@ export class Exchange {
       try {
         lease =
           pool.lease(next.want) ??
-          (next.patient ? await this.#wait(pool, next.want, request, record) : undefined)
+          (await this.#wait(pool, next.patient ? next.want : atHand(next.want), request, record))
       } catch (error) {
         if (request.closed || !refused) {
           refused?.attempt.abort()
@@ -158,12 +163,13 @@ export class Exchange {
         record.replay = { done: false, why: 'no other credential could be used' }
         return this.#answer(request, refused.attempt, refused.lease, reply, record)
       }
+      recordSkipped(record, lease.passedOver)
       refused?.attempt.discard()
       refused = undefined
       let attempt: Attempt | undefined
       try {
-        attempt = this.#dispatch(request, target, lease, body, reply)
-        await attempt.head
+        attempt = this.#dispatch(request, target, lease, body, reply, record)
+        await attempt.answered
       } catch (error) {
         const upstream = error instanceof UpstreamError ? error : undefined
         pool.settle(lease, { kind: upstream?.code === 'EGRESS_DOWN' ? 'egress-down' : 'unknown' })
@@ -203,7 +209,7 @@ export class Exchange {
   }
 
   async #wait(
-    pool: Pool,
+    pool: TokenPool,
     want: LeaseRequest,
     request: ProxyRequest,
     record: ExchangeRecord,
@@ -225,8 +231,10 @@ export class Exchange {
     lease: Lease,
     body: RequestBody | undefined,
     reply: ProxyReply,
+    record: ExchangeRecord,
   ): Attempt {
     const { path, headers } = target.injector.apply(request, request.host, lease)
+    this.#runtime.observer?.leaving(record, headers, lease)
     if (lease.dpopKey) addProof(headers, request, path, lease, this.#clock.now())
     return this.#send(request, path, headers, body?.open() ?? null, reply, lease, lease.egress)
   }
@@ -241,11 +249,12 @@ export class Exchange {
     passage: Passage | undefined,
   ): Promise<void> {
     const headers = forwardHeaders(request.headers, request.host)
-    const body = recorded?.open() ?? request.body?.stream ?? null
+    runtime.observer?.leaving(record, headers, undefined)
+    const body = recorded?.open() ?? request.body?.source ?? null
     const { egress, key } = passage?.way ?? { egress: runtime.passthroughEgress, key: '' }
     const attempt = this.#send(request, request.path, headers, body, reply, undefined, egress, key)
     try {
-      await attempt.head
+      await attempt.answered
     } catch (error) {
       recordAttempt(record, attempt, undefined, egress, (error as UpstreamError).code)
       throw error
@@ -265,10 +274,11 @@ export class Exchange {
     egress: string,
     key = lease?.key ?? '',
   ): Attempt {
-    const { origin, method } = request
+    const { origin, method, upgrade, body: incoming } = request
+    const trailers = incoming && (() => incoming.trailers())
     const attempt = new Attempt(
       this.#egresses.dispatcher(egress, key),
-      { origin, method, path, headers, body },
+      { origin, method, path, headers, body, trailers, upgrade },
       new Hop(reply, lease),
     )
     request.underway = attempt
@@ -292,8 +302,18 @@ export class Exchange {
     headers.push('Cupbearer-Trace', record.id)
     record.status = attempt.status
     record.verdict = record.attempts.at(-1)?.verdict ?? 'ok'
-    reply.head(attempt.status, redact(attempt.reason, token), headers)
-    const passing = attempt.pipe(reply)
+    const reason = redact(attempt.reason, token)
+    const sink = this.#runtime.observer?.answered(record, reason, headers, reply) ?? reply
+    const stream = attempt.takeUpgraded()
+    if (stream) {
+      record.kind = 'websocket'
+      return reply.upgrade(attempt.status, reason, headers, stream).then((bytes) => {
+        recordEnd(record, attempt, request)
+        record.bytes = bytes
+      })
+    }
+    reply.head(attempt.status, reason, headers)
+    const passing = attempt.pipe(sink)
     if (passing) return passing.then(() => recordEnd(record, attempt, request))
     recordEnd(record, attempt, request)
     return undefined
@@ -313,6 +333,11 @@ function match(request: ProxyRequest, runtime: ExchangeRuntime): PoolRuntime | u
     throw new WireError('DESTINATION_DENIED', message)
   }
   return target
+}
+
+/** The same for a request that takes only what is there. */
+function atHand(want: LeaseRequest): LeaseRequest {
+  return { ...want, waitMs: 0 }
 }
 
 /** What one attempt tells while it runs. */
@@ -340,14 +365,15 @@ class Hop implements AttemptHooks {
 }
 
 async function takeBody(
-  { stream, length }: { readonly stream: Readable; readonly length: number | undefined },
+  { source, length }: IncomingBody,
   limits: BodyLimits,
 ): Promise<RequestBody> {
+  if (Buffer.isBuffer(source)) return new RequestBody(source, limits)
   if (length === undefined || length > Math.min(SMALL_BODY, limits.memory)) {
-    return new RequestBody(stream, limits)
+    return new RequestBody(source, limits)
   }
   const chunks: Buffer[] = []
-  for await (const chunk of stream) chunks.push(chunk as Buffer)
+  for await (const chunk of source) chunks.push(chunk as Buffer)
   return new RequestBody(
     chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks),
     limits,

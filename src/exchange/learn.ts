@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto'
 import { SourceError, type UpstreamError } from '../errors.ts'
 import type { RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
 import { headerValue, type RawHeaders } from '../lib/headers.ts'
-import type { Learning, LoginWay } from '../pool/learning.ts'
+import { Secret } from '../lib/secret.ts'
+import type { LoginWay } from '../pool/learning.ts'
 import { type Judge, PEEK_BYTES, parseBody } from '../route/verdict.ts'
 import {
   readFoundToken,
@@ -11,13 +11,27 @@ import {
   readTokenRequest,
   type SeenTokenRequest,
 } from '../sources/learned-renewal.ts'
+import type { Learns } from '../sources/source.ts'
 import { readToken } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
+import { KeptTokens } from './kept-tokens.ts'
 import type { ProxyReply, ProxyRequest } from './request.ts'
+
+/** What a pool tells and takes of tokens that are seen in the traffic: see `pool/learning.ts`. */
+export interface PoolLearning {
+  readonly learners: readonly { readonly source: { readonly learns?: Learns | undefined } }[]
+  readonly isAwaited: boolean
+  wayIn(): LoginWay | undefined
+  wayOfTokenRequest(presented: Secret | undefined): LoginWay | undefined
+  offer(token: TokenSet, presented?: Secret): unknown
+  /** Shares a token with other processes, which may see first what it is good for. */
+  keep?(token: TokenSet): void
+  refuse(reason: string): void
+}
 
 /** A pool as far as its answers can be learned from; `learning` is undefined where it learns nothing. */
 interface LearningPool {
-  readonly learning?: Learning | undefined
+  readonly learning?: PoolLearning | undefined
   readonly judge: Judge
 }
 
@@ -29,22 +43,19 @@ export interface Passage {
   watch(reply: ProxyReply): ProxyReply
 }
 
-/** Tokens whose answer was seen, but not yet a request that they are good for. */
-const MAX_KEPT = 32
-const KEPT_MS = 10 * 60_000
-
 /**
  * Learns tokens from traffic for the pools that have a `capture` source; there is none where no pool has. What it
  * looks at passes as it came, at its own pace; of a body no more than PEEK_BYTES are kept.
  */
 export class Learner {
-  readonly #pools: readonly Learning[]
+  readonly #pools: readonly PoolLearning[]
   readonly #clock: Clock
-  readonly #kept = new Map<string, { readonly token: TokenSet; readonly until: number }>()
+  readonly #kept: KeptTokens
 
-  constructor(pools: readonly Learning[], clock: Clock) {
+  constructor(pools: readonly PoolLearning[], clock: Clock) {
     this.#pools = pools
     this.#clock = clock
+    this.#kept = new KeptTokens(clock)
   }
 
   /** Whether a request's body must be at hand before `passage` can judge it. */
@@ -93,14 +104,14 @@ export class Learner {
   }
 
   /** Its own `Authorization`, a login that the configuration describes, or a browser's question ahead of them. */
-  #bringsOwn({ method, headers }: ProxyRequest, url: string, learning: Learning): boolean {
+  #bringsOwn({ method, headers }: ProxyRequest, url: string, learning: PoolLearning): boolean {
     if (headerValue(headers, 'authorization') !== undefined) return true
     // Fetch standard: a preflight never carries a credential.
     const ahead = headerValue(headers, 'access-control-request-method') !== undefined
     return (method === 'OPTIONS' && ahead) || this.#covers([learning], url)
   }
 
-  #covers(pools: readonly Learning[], url: string): boolean {
+  #covers(pools: readonly PoolLearning[], url: string): boolean {
     return pools.some(({ learners }) =>
       learners.some(({ source }) => source.learns?.response?.covers(url)),
     )
@@ -147,18 +158,14 @@ export class Learner {
     if (!learning.learners.some(({ source }) => source.learns?.authorization)) return
     attempt(learning, () => {
       const receivedAt = this.#clock.now()
-      void learning.offer(
-        this.#kept.get(digest(bearer))?.token ?? readToken(bearer, { receivedAt }),
-      )
+      void learning.offer(this.#kept.find(new Secret(bearer)) ?? readToken(bearer, { receivedAt }))
     })
   }
 
   /** Until a request shows which pool it is good for. */
   #keep(token: TokenSet): void {
-    const now = this.#clock.monotonic()
-    for (const [key, { until }] of this.#kept) if (until <= now) this.#kept.delete(key)
-    this.#kept.set(digest(token.token.reveal()), { token, until: now + KEPT_MS })
-    if (this.#kept.size > MAX_KEPT) this.#kept.delete(this.#kept.keys().next().value as string)
+    this.#kept.add(token)
+    this.#pools[0]?.keep?.(token)
   }
 }
 
@@ -203,6 +210,10 @@ class Tap implements ProxyReply {
     this.#reply.head(status, reason, headers)
   }
 
+  upgrade(...how: Parameters<ProxyReply['upgrade']>): ReturnType<ProxyReply['upgrade']> {
+    return this.#reply.upgrade(...how)
+  }
+
   write(chunk: Buffer): boolean {
     this.#collect(chunk)
     return this.#reply.write(chunk)
@@ -244,7 +255,7 @@ class Tap implements ProxyReply {
 }
 
 /** What cannot be learned must not trouble what passes. */
-function attempt(learning: Learning | undefined, learn: () => unknown): void {
+function attempt(learning: PoolLearning | undefined, learn: () => unknown): void {
   try {
     learn()
   } catch (error) {
@@ -254,8 +265,4 @@ function attempt(learning: Learning | undefined, learn: () => unknown): void {
 
 function ownBearer(headers: readonly string[]): string | undefined {
   return /^bearer +(\S+) *$/i.exec(headerValue(headers, 'authorization') ?? '')?.[1]
-}
-
-function digest(token: string): string {
-  return createHash('sha256').update(token).digest('base64')
 }

@@ -4,8 +4,7 @@ import type { UpstreamError } from '../errors.ts'
 import type { AttemptRecord, ExchangeRecord } from '../events.ts'
 import type { RequestBody } from '../lib/body.ts'
 import type { Clock } from '../lib/clock.ts'
-import type { Lease, LeaseRequest, Outcome } from '../pool/lease.ts'
-import type { Pool } from '../pool/pool.ts'
+import type { Lease, LeaseRequest, Outcome, TokenPool } from '../pool/lease.ts'
 import type { Requirements } from '../route/requires.ts'
 import { retryAfterMs } from '../route/retry-after.ts'
 import { scopesAsked } from '../route/verdict.ts'
@@ -41,7 +40,7 @@ const UNKNOWN_LIMIT_MS = 1000
  * It remembers what has been tried and writes into the record why something was not.
  */
 export class NextTry {
-  readonly #pool: Pool
+  readonly #pool: TokenPool
   readonly #config: PoolConfig
   readonly #request: ProxyRequest
   readonly #want: LeaseRequest
@@ -59,7 +58,7 @@ export class NextTry {
 
   constructor(
     target: {
-      readonly pool: Pool
+      readonly pool: TokenPool
       readonly config: PoolConfig
       readonly requires: Requirements | undefined
     },
@@ -163,6 +162,7 @@ export class NextTry {
 
   async #afterExpired(lease: Lease): Promise<Next | undefined> {
     // The renewal goes on without the client, and also where this request cannot be sent again.
+    const startMs = performance.now() - (this.#record.arrivedAt ?? performance.now())
     const recovering = this.#pool.recover(lease)
     const blocked = this.#blocked()
     if (blocked) {
@@ -172,7 +172,7 @@ export class NextTry {
     const recovery = await Promise.race([recovering, aborted(this.#request.signal)])
     if (!recovery) return undefined
     const { refresh, result, reason } = recovery
-    if (refresh) this.#record.refresh = { ...refresh, result }
+    if (refresh) this.#record.refresh = { ...refresh, result, startMs }
     if (result === 'failed') {
       const next = this.#move('expired', { near: lease.egress })
       if (!next)

@@ -1,37 +1,45 @@
 import type { Attempt } from '../egress/attempt.ts'
 import type { ExchangeRecord } from '../events.ts'
-import type { Lease } from '../pool/lease.ts'
-
-let count = 0
-const prefix = Math.floor(Math.random() * 36 ** 5)
-  .toString(36)
-  .padStart(5, '0')
+import { nextTraceId } from '../lib/trace-id.ts'
+import type { Lease, PassedOver } from '../pool/lease.ts'
 
 /** Shared: nothing writes into it. */
 const NONE: ExchangeRecord['skipped'] = []
 
-/** An empty record with the next trace id: unique in this process, and most likely among its runs. */
+/** An empty record with the next trace id. */
 export function newRecord(time: number, method: string, url: string): ExchangeRecord {
-  count += 1
   return {
-    id: prefix + count.toString(36).padStart(6, '0'),
+    id: nextTraceId(),
     time,
     kind: 'exchange',
     client: { name: undefined, address: '' },
     method,
     url,
+    protocol: undefined,
     pool: undefined,
     status: undefined,
     durationMs: 0,
     waitMs: 0,
     verdict: 'ok',
     skipped: NONE,
+    skippedMore: undefined,
     attempts: [],
     refresh: undefined,
     replay: undefined,
     bytes: { in: 0, out: 0 },
     error: undefined,
+    parent: undefined,
+    span: undefined,
+    messages: undefined,
+    arrivedAt: performance.now(),
   }
+}
+
+/** Notes who could not be had when a token was asked for; what was noted last says most. */
+export function recordSkipped(record: ExchangeRecord, passedOver: PassedOver | undefined): void {
+  if (!passedOver) return
+  record.skipped = passedOver.skipped
+  record.skippedMore = passedOver.more || undefined
 }
 
 export function recordAttempt(
@@ -49,11 +57,16 @@ export function recordAttempt(
     address: timings?.address,
     status: attempt.status || undefined,
     verdict,
+    startMs: startedAt - (record.arrivedAt ?? startedAt),
+    sentMs: attempt.sentAt === undefined ? undefined : attempt.sentAt - startedAt,
+    dnsMs: reused ? undefined : timings?.dnsMs,
     connectMs: reused ? undefined : timings?.connectMs,
     tlsMs: reused ? undefined : timings?.tlsMs,
     firstByteMs: firstByteAt === undefined ? undefined : firstByteAt - startedAt,
     totalMs: performance.now() - startedAt,
     reused,
+    protocol: attempt.protocol,
+    call: undefined,
     fault: undefined,
   })
 }

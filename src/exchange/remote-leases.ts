@@ -4,14 +4,13 @@ import type { Events, ExchangeRecord } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import { type RawHeaders, withoutHeader } from '../lib/headers.ts'
 import type { Secret } from '../lib/secret.ts'
-import type { Lease, LeaseRequest, Outcome, Recovery } from '../pool/lease.ts'
-import type { Pool } from '../pool/pool.ts'
+import type { Lease, LeaseRequest, Outcome, Recovery, TokenPool } from '../pool/lease.ts'
 import type { Injection } from '../route/inject.ts'
 import { retryAfterMs } from '../route/retry-after.ts'
 import type { Verdict } from '../route/verdict.ts'
 import type { ExchangeRuntime, PoolRuntime } from './exchange.ts'
 import { wantOf } from './next.ts'
-import { newRecord } from './record.ts'
+import { newRecord, recordSkipped } from './record.ts'
 import type { Client } from './request.ts'
 
 /** What a worker asks for. */
@@ -184,6 +183,7 @@ export class RemoteLeases {
     const needs = request ? wantOf({ ...request, hints }, requires) : hints
     const want: LeaseRequest = { ...needs, waitMs, remote: true }
     const lease = pool.lease(want) ?? (await this.#wait(pool, want, gone, record))
+    recordSkipped(record, lease.passedOver)
     const refusal = this.#refusal(lease, gone)
     if (refusal) {
       pool.settle(lease, { kind: 'unknown' })
@@ -195,7 +195,7 @@ export class RemoteLeases {
   }
 
   async #wait(
-    pool: Pool,
+    pool: TokenPool,
     want: LeaseRequest,
     gone: AbortSignal,
     record: ExchangeRecord,
@@ -293,6 +293,7 @@ export class RemoteLeases {
       address: undefined,
       status: record.status,
       verdict,
+      startMs: record.waitMs,
       connectMs: undefined,
       tlsMs: undefined,
       firstByteMs: undefined,

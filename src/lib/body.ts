@@ -63,6 +63,19 @@ export class RequestBody {
     return this.#whole
   }
 
+  /** The first bytes, as far as they are in memory. */
+  beginning(limit: number): Buffer {
+    if (this.#whole) return this.#whole.subarray(0, limit)
+    const chunks: Buffer[] = []
+    let length = 0
+    for (const chunk of this.#memory) {
+      if (length >= limit) break
+      chunks.push(chunk)
+      length += chunk.length
+    }
+    return Buffer.concat(chunks).subarray(0, limit)
+  }
+
   /** Bytes that came from the client so far. */
   get bytesRead(): number {
     return this.#bytesRead

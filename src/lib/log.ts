@@ -25,3 +25,15 @@ export function whereFrom(error: unknown): { error: string; at: string[] } {
   const at = (error.stack ?? '').split('\n').filter((line) => /^\s+at /.test(line))
   return { error: error.name, at: at.map((line) => line.trim()) }
 }
+
+/** A log whose lines another process writes: `write` gets each as JSON. */
+export function createLineLog(level: LogLevel, write: (line: string) => void): Logger {
+  return pino({ level, base: null }, { write })
+}
+
+/** Writes a line of such a log into this one. */
+export function writeLine(log: Logger, line: string, more: object): void {
+  const { level, time: _, msg, ...fields } = JSON.parse(line) as Record<string, unknown>
+  const name = pino.levels.labels[level as number] as Exclude<LogLevel, 'silent'> | undefined
+  log[name ?? 'error']({ ...fields, ...more }, msg as string)
+}

@@ -70,6 +70,11 @@ export class AuthThrottle {
     else entry.blockMs = 0
   }
 
+  /** Whether anything is remembered of an address. */
+  knows(address: string): boolean {
+    return this.#entries.has(key(address))
+  }
+
   get size(): number {
     return this.#entries.size
   }

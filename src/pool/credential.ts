@@ -30,6 +30,11 @@ export interface CredentialSettings {
   policy: RefreshPolicy
   fetch: PinnedFetch
   connect: PinnedConnect | undefined
+  /**
+   * Of instances that share a store: may they renew without each other (`free`), only one at a time (`in-turn`), or
+   * does a renewal use up what may be used once (`once`)?
+   */
+  sharing: 'free' | 'in-turn' | 'once'
 }
 
 /**
@@ -335,11 +340,25 @@ export class Credential implements Heaped {
     this.alignClock()
     this.#generation = record.generation
     this.#revoked = record.revoked
-    if (record.quarantine) {
-      const offset = this.#clock.monotonic() - this.#clock.now()
-      this.#quarantine = { ...record.quarantine, until: record.quarantine.until + offset }
-    }
+    const until = (record.quarantine?.until ?? 0) + this.#clock.monotonic() - this.#clock.now()
+    this.#quarantine = record.quarantine && { ...record.quarantine, until }
+    this.#canary &&= this.#quarantine !== undefined
     this.#lastError = record.revoked?.reason ?? record.quarantine?.reason
+  }
+  /** Whether a record of another instance's holds another token than this. */
+  isNewer({ generation }: CredentialRecord, token: TokenSet | undefined): boolean {
+    if (generation !== this.#generation) return generation > this.#generation
+    return token !== undefined && !this.#token?.token.equals(token.token)
+  }
+  /** Takes over such a record; of the same token it tells what the others have learned. */
+  follow(record: CredentialRecord, token: TokenSet | undefined, jitter: number): void {
+    const newer = this.isNewer(record, token)
+    this.restore(record, newer ? token : undefined, jitter)
+    if (!newer && token?.refreshToken) this.amend(token.refreshToken)
+  }
+  /** What failed for want of something that is there again is tried again. */
+  retryAt(now: number): void {
+    if (this.#refresh) this.#refresh = { ...this.#refresh, retryAt: now }
   }
   /** The refresh token that came with an access token of no use goes on. */
   amend(refreshToken: Secret): void {

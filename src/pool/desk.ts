@@ -8,6 +8,8 @@ import { Grant } from './grant.ts'
 import type { Journal } from './journal.ts'
 import type { Lane } from './lane.ts'
 import type { LeaseRequest, Outcome } from './lease.ts'
+import { passedOver } from './passed-over.ts'
+import type { Peers } from './peers.ts'
 import { Queue } from './queue.ts'
 import type { Want } from './select.ts'
 import { Meter } from './status.ts'
@@ -31,6 +33,8 @@ interface DeskOptions {
   readonly journal: Journal
   /** Plans the credential's next refresh. */
   readonly plan: (credential: Credential, now: number) => void
+  /** Where several instances share the store. */
+  readonly peers: () => Peers | undefined
 }
 
 /**
@@ -66,7 +70,11 @@ export class Desk {
   lease(request: LeaseRequest): Grant | undefined {
     const now = this.#clock.monotonic()
     this.advance(now)
-    const grant = this.#answer(this.#stock.resolve(request, now), now)
+    const want = this.#stock.resolve(request, now)
+    const grant = this.#answer(want, now, 1)
+    if (grant && request.exclude?.size) {
+      grant.passedOver = passedOver(this.#stock, want, now, grant.owner)
+    }
     this.rearm()
     return grant
   }
@@ -80,12 +88,16 @@ export class Desk {
       const message = `${this.#queue.size} requests wait for pool ${this.#options.pool} already`
       throw new WireError('QUEUE_FULL', message, {
         retryAfterMs: this.#stock.retryAfter(want, now),
+        passedOver: passedOver(this.#stock, want, now),
       })
     }
     if (wait <= 0) throw this.#stock.exhausted(want, now)
     const granted = this.#queue.join(want, now + wait, signal)
     this.rearm()
-    return granted
+    const waitedFor = passedOver(this.#stock, want, now)
+    const grant = await granted
+    grant.passedOver = waitedFor
+    return grant
   }
 
   settle(grant: Grant, outcome: Outcome): void {
@@ -180,6 +192,7 @@ export class Desk {
   cool(lane: Lane, ms: number, reason: string): void {
     const now = this.#clock.monotonic()
     const until = now + Math.min(ms, this.#options.config().quarantine.max)
+    this.#options.peers()?.rest(lane, until - now)
     for (const credential of lane.members) credential.cool(until)
     this.changedAll(lane.members, reason, now)
     this.rearm()
@@ -223,17 +236,44 @@ export class Desk {
   }
 
   /** A lease for what is wanted, undefined to wait; throws when waiting is of no use. */
-  #answer(want: Want, at: number): Grant | undefined {
+  #answer(want: Want, at: number, joining = 0): Grant | undefined {
     let now = at
     for (;;) {
       const credential = this.#stock.pick(want)
       if (!credential) {
         const outlook = this.#stock.outlook(want, now)
-        return outlook === 'wait' ? undefined : this.#grant(outlook, want, now)
+        return outlook === 'wait' ? undefined : this.#take(outlook, want, now, joining)
       }
-      if (this.#isAlive(credential)) return this.#grant(credential, want, now)
+      if (this.#isAlive(credential)) return this.#take(credential, want, now, joining)
       now = this.#clock.monotonic()
     }
+  }
+
+  /** A lease, or undefined where the other instances must be asked first: whoever asks waits. */
+  #take(credential: Credential, want: Want, now: number, joining: number): Grant | undefined {
+    const { limits } = credential
+    if (limits.atHand(now)) return this.#grant(credential, want, now)
+    const asked = this.#options.peers()?.board.asked ?? 0
+    const count = this.#queue.size + joining - asked
+    if (count > 0) {
+      credential.lastGrant = ++this.#turn
+      limits.ask(count)
+      this.#stock.place(credential, now)
+    }
+    return undefined
+  }
+
+  /** The other instances have answered: those who wait are served, or ask another credential. */
+  answered(credential: Credential): void {
+    const now = this.#clock.monotonic()
+    if (credential.limits.usedUp && credential.hasLiveToken(now)) {
+      credential.useUp()
+      this.changed(credential, 'token has had all its uses', now)
+    } else {
+      this.#replace(credential, now)
+      if (this.#queue.size > 0) this.review([], now)
+    }
+    this.rearm()
   }
 
   /** The last check before a grant: a token that is over by the clock on the wall is never leased. */
@@ -282,7 +322,7 @@ export class Desk {
     if (this.#queue.size === 0) return
     this.#queue.serve(credential, (want) => {
       if (!this.#stock.isReady(credential) || !this.#isAlive(credential)) return undefined
-      return this.#grant(credential, want, now)
+      return this.#take(credential, want, now, 0)
     })
   }
 
@@ -315,6 +355,7 @@ export class Desk {
       const streak = credential.limitedAgain(now)
       const ms = asked ?? backOff(LIMITED_MS, MAX_LIMITED_MS, streak, random())
       credential.cool(now + Math.min(ms, max))
+      this.#options.peers()?.rest(credential, Math.min(ms, max))
       return 'upstream limited it'
     }
     if (outcome.kind === 'expired' && current && grant.canary && credential.canary) {

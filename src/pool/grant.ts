@@ -1,7 +1,7 @@
 import type { Secret } from '../lib/secret.ts'
 import type { DpopKey } from '../token/dpop.ts'
 import type { Credential } from './credential.ts'
-import type { Lease } from './lease.ts'
+import type { Lease, PassedOver } from './lease.ts'
 
 /** The pool's side of a lease. */
 export class Grant implements Lease {
@@ -17,6 +17,7 @@ export class Grant implements Lease {
   readonly owner: Credential
   /** Whether it shows if a quarantined credential works again. */
   readonly canary: boolean
+  passedOver: PassedOver | undefined
   stage: 'reserved' | 'dispatched' | 'settled' = 'reserved'
   readonly #claims: Readonly<Record<string, unknown>> | undefined
   readonly #leave: (grant: Grant) => void

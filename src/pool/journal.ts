@@ -1,4 +1,7 @@
+import { CupbearerError } from '../errors.ts'
 import type { Clock } from '../lib/clock.ts'
+import { whereFrom } from '../lib/log.ts'
+import { StaleGeneration } from '../store/record.ts'
 import type { CredentialRecord, Store } from '../store/store.ts'
 import type { Credential } from './credential.ts'
 
@@ -20,6 +23,8 @@ export class Journal {
   readonly #store: Store
   readonly #clock: Clock
   readonly #log: PoolLog | undefined
+  /** Takes over what another instance has written. */
+  #superseded: ((credential: Credential) => Promise<void>) | undefined
   readonly #tails = new Map<string, Promise<void>>()
   readonly #unwritten = new Set<Credential>()
   #failures = 0
@@ -32,6 +37,21 @@ export class Journal {
     this.#store = store
     this.#clock = clock
     this.#log = log
+  }
+
+  /** From now on a record that is refused as too old is no failure: what is stored is taken over instead. */
+  share(superseded: (credential: Credential) => Promise<void>): void {
+    this.#superseded = superseded
+  }
+
+  /** Whether a write of its is under way. */
+  isBusy(credential: Credential): boolean {
+    return this.#tails.has(credential.id)
+  }
+
+  /** Whether its record could not be written yet. */
+  owes(credential: Credential): boolean {
+    return this.#unwritten.has(credential)
   }
 
   /**
@@ -50,6 +70,11 @@ export class Journal {
         await this.#store.save(this.#pool, credential.id, record)
         this.#unwritten.delete(credential)
       } catch (error) {
+        if (this.#superseded && error instanceof StaleGeneration) {
+          this.#unwritten.delete(credential)
+          await this.#superseded(credential)
+          return
+        }
         this.#fail(credential, error)
       }
       then?.()
@@ -124,7 +149,8 @@ export class Journal {
   }
 
   #report(credential: Credential, error: unknown, message: string): void {
-    const reason = error instanceof Error ? error.message : 'unknown'
+    // What a library says may quote what it was given.
+    const reason = error instanceof CupbearerError ? error.message : whereFrom(error).error
     this.#log?.error({ pool: this.#pool, credential: credential.id, reason }, message)
   }
 }

@@ -119,7 +119,9 @@ export class Learning {
       try {
         await this.#consider(token, presented)
       } catch (error) {
-        this.refuse(error instanceof Error ? error.message : 'a token could not be taken up')
+        this.refuse(
+          error instanceof CupbearerError ? error.message : 'a token could not be taken up',
+        )
       } finally {
         this.#waiting -= 1
       }

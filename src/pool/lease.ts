@@ -1,3 +1,4 @@
+import type { RenewalCall, Skipped } from '../events.ts'
 import type { Secret } from '../lib/secret.ts'
 import type { DpopKey } from '../token/dpop.ts'
 
@@ -23,6 +24,12 @@ export interface LeaseRequest {
   readonly remote?: boolean | undefined
 }
 
+/** Candidates that a request could not have, a few of them, and how many were not looked at. */
+export interface PassedOver {
+  readonly skipped: Skipped[]
+  readonly more: number
+}
+
 /** The right to send one request with one token. Every lease is settled exactly once. */
 export interface Lease {
   readonly pool: string
@@ -40,6 +47,8 @@ export interface Lease {
   readonly egress: string
   /** Headers fixed for the credential, flat `[name, value, …]`. */
   readonly headers: readonly string[]
+  /** Who could not be had instead; undefined where the first choice was at hand. */
+  readonly passedOver?: PassedOver | undefined
   /** A claim of the token's, for templates; empty when there is none. */
   claim(name: string): string
   /**
@@ -72,7 +81,30 @@ export interface Recovery {
   readonly quarantined: boolean
   readonly reason: string | undefined
   /** Undefined when no refresh was needed or allowed. */
-  readonly refresh: { readonly role: 'led' | 'joined'; readonly ms: number } | undefined
+  readonly refresh:
+    | {
+        readonly role: 'led' | 'joined'
+        readonly ms: number
+        /** Trace id of the renewal's own record. */
+        readonly trace?: string | undefined
+        readonly calls?: readonly RenewalCall[] | undefined
+      }
+    | undefined
+}
+
+/** What an exchange asks of a pool, be it in this process or behind a pipe. */
+export interface TokenPool {
+  readonly name: string
+  /** A lease at once, or undefined where `wait` must be asked. Throws `WireError` for a hopeless request. */
+  lease(request: LeaseRequest): Lease | undefined
+  /** A lease as soon as there is one. Rejects with `WireError`, or with the signal's reason. */
+  wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease>
+  /** Ends a lease with what was learned; a second time is ignored. */
+  settle(lease: Lease, outcome: Outcome): void
+  /** Heals an `expired` answer: renews the token, once for all who ask. */
+  recover(lease: Lease): Promise<Recovery>
+  /** Rests the credentials of an egress that upstream limits as a whole. */
+  coolEgress(egress: string, ms: number, reason: string): void
 }
 
 /** Where one credential stands; times are ms since the epoch. Holds no secret. */

@@ -14,7 +14,7 @@ const AHEAD = Number.MAX_SAFE_INTEGER
 type Log = [number, number][]
 
 /** The uses within one sliding window. */
-class Window {
+export class Window {
   readonly rate: Rate
   /** The window and a guard, so that what left a little late does not meet what left a little early. */
   readonly #span: number
@@ -92,7 +92,7 @@ export class Limits {
   #uses = 0
 
   constructor(config: LimitsConfig) {
-    this.configure(config)
+    this.#build(config, [])
   }
 
   get inFlight(): number {
@@ -101,6 +101,19 @@ export class Limits {
 
   get uses(): number {
     return this.#uses
+  }
+
+  /** How busy it is, for the choice. */
+  get load(): number {
+    return this.#inFlight
+  }
+
+  /** For those who keep limits together with others. */
+  protected get windows(): readonly Window[] {
+    return this.#windows
+  }
+  protected get reserved(): number {
+    return this.#reserved
   }
 
   /** Whether the token has had all its uses. */
@@ -146,6 +159,14 @@ export class Limits {
     }
     return free
   }
+
+  /** Whether a request that may go now can go without asking anyone. */
+  atHand(_now: number): boolean {
+    return true
+  }
+
+  /** So many requests wait for what is not at hand. */
+  ask(_count: number): void {}
 
   reserve(): void {
     this.#reserved += 1

@@ -1,4 +1,4 @@
-import type { PoolConfig, SourceConfig } from '../config/schema.ts'
+import type { LimitsConfig, PoolConfig, SourceConfig } from '../config/schema.ts'
 import { CupbearerError, WireError } from '../errors.ts'
 import type { Events } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
@@ -9,6 +9,7 @@ import type {
   Source,
   SourceVars,
 } from '../sources/source.ts'
+import type { SharedStore } from '../store/shared.ts'
 import type { Store } from '../store/store.ts'
 import type { Credential } from './credential.ts'
 import { Desk } from './desk.ts'
@@ -17,7 +18,9 @@ import { Journal, type PoolLog } from './journal.ts'
 import { KeyRing } from './key-ring.ts'
 import { Learning } from './learning.ts'
 import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
+import { Limits } from './limits.ts'
 import { Logins } from './login.ts'
+import { Peers } from './peers.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
 import { callRoll } from './roster.ts'
 import { describePool } from './status.ts'
@@ -66,6 +69,8 @@ export class Pool {
   readonly #refresher: Refresher
   readonly #logins: Logins
   readonly #keyRing: KeyRing
+  /** Where several instances share the store. */
+  readonly #peers: Peers | undefined
   readonly #watches = new Map<Credential, () => void>()
   #config: PoolConfig
   #closed = false
@@ -86,6 +91,7 @@ export class Pool {
     this.#random = options.random ?? Math.random
     this.#stock = new Stock(name, options.config, options.held ?? (() => false))
     this.#journal = new Journal(name, store, clock, log)
+    this.#peers = store.shared && this.#join(store.shared)
     this.#desk = new Desk({
       pool: name,
       config: () => this.#config,
@@ -95,6 +101,7 @@ export class Pool {
       stock: this.#stock,
       journal: this.#journal,
       plan: (credential, now) => this.#refresher.schedule(credential, now),
+      peers: () => this.#peers,
     })
     this.#refresher = new Refresher({
       pool: name,
@@ -102,6 +109,7 @@ export class Pool {
       store,
       journal: this.#journal,
       events,
+      leadership: this.#peers?.leadership,
       log,
       random: this.#random,
       keys: () => this.#keyRing.keys,
@@ -134,6 +142,7 @@ export class Pool {
   /** A lease now, or undefined when the request must wait. Throws `WireError` for a hopeless one. */
   lease(request: LeaseRequest): Lease | undefined {
     if (this.#closed) throw this.#shuttingDown()
+    if (this.#peers?.mustAsk(request)) return undefined
     return this.#desk.lease(request)
   }
 
@@ -143,6 +152,7 @@ export class Pool {
    */
   async wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
     signal.throwIfAborted()
+    if (this.#peers?.mustAsk(request)) await this.#peers.acquaint(request)
     return this.lease(request) ?? this.#desk.wait(request, signal)
   }
 
@@ -288,6 +298,7 @@ export class Pool {
       hostOf: this.#options.hostOf ?? (() => undefined),
       random: this.#random,
       laneFor: (egress: string) => this.#stock.lane(egress),
+      limitsFor: (limits: LimitsConfig) => this.#peers?.limits(limits) ?? new Limits(limits),
     }
     const present = this.#stock.byId
     const { roll, moved } = callRoll(making, present, stored)
@@ -296,7 +307,9 @@ export class Pool {
     for (const credential of leaving) this.#dismiss(credential, roll.has(credential.id))
     this.#stock.take(roll, config)
     for (const credential of roll.values()) {
-      if (present.get(credential.id) !== credential) this.#watch(credential)
+      if (present.get(credential.id) === credential) continue
+      this.#peers?.attach(credential)
+      this.#watch(credential)
     }
     // A pin that a reload has changed stays so after a restart.
     for (const credential of moved) if (credential.token) void this.#journal.write(credential)
@@ -309,6 +322,7 @@ export class Pool {
   #load(fingerprints: ReadonlyMap<string, string>): ReturnType<Store['load']> {
     const present = this.#stock.byId
     const wanted = [...fingerprints].filter(([id, each]) => present.get(id)?.fingerprint !== each)
+    if (wanted.length === 0 && present.size > 0) return Promise.resolve(new Map())
     return this.#options.store.load(this.name, new Set(wanted.map(([id]) => id)))
   }
 
@@ -325,6 +339,33 @@ export class Pool {
     await this.#refresher.close()
     for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)
     await this.#journal.close()
+    await this.#peers?.close()
+  }
+
+  #join(store: SharedStore): Peers {
+    const { name, clock, log } = this.#options
+    const desk = () => this.#desk
+    const peers = new Peers({
+      pool: name,
+      store,
+      clock,
+      log,
+      random: this.#random,
+      journal: this.#journal,
+      timeoutMs: () => this.#config.refresh.timeout,
+      credentials: () => this.#stock.byId,
+      lane: (egress) => this.#stock.lane(egress),
+      bind: (session, id) => this.#stock.bind(session, id),
+      answered: (credential) => desk().answered(credential),
+      changed: (credentials, reason) => {
+        desk().changedAll(credentials, reason, clock.monotonic())
+        desk().rearm()
+      },
+    })
+    this.#journal.share((credential) => peers.catchUp(credential))
+    this.#stock.onBound = (session, id) => peers.bound(session, id)
+    this.#stock.trouble = () => peers.trouble
+    return peers
   }
 
   /** Renews a token that upstream refused before its end; nobody gets it until that has worked. */
@@ -334,10 +375,10 @@ export class Pool {
     this.#desk.changed(credential, 'upstream refused the token', started)
     this.#desk.rearm()
     const { promise, role } = this.#refresher.run(credential, 'expired')
-    const { kind, reason } = await promise
+    const { kind, reason, trace, calls } = await promise
     const now = this.#clock.monotonic()
     credential.forcedAt = now
-    const refresh = { role, ms: now - started }
+    const refresh = { role, ms: now - started, trace, calls }
     if (kind === 'ok' || (kind === 'dropped' && credential.generation > generation)) {
       return { result: 'renewed', quarantined: false, reason: undefined, refresh }
     }
@@ -358,6 +399,7 @@ export class Pool {
   /** A credential leaves; a replaced one's running refresh is of no use to the new one. */
   #dismiss(credential: Credential, replaced: boolean): void {
     credential.gone = true
+    this.#peers?.detach(credential)
     this.#logins.end(credential)
     if (replaced) credential.attempt += 1
     this.#watches.get(credential)?.()

@@ -1,16 +1,19 @@
 import { SourceError } from '../errors.ts'
-import type { EventMap, Events } from '../events.ts'
+import type { EventMap, Events, RenewalCall } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
+import { nextTraceId } from '../lib/trace-id.ts'
 import type { Store } from '../store/store.ts'
 import { adjustForSkew } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
 import { backOff } from './alarm.ts'
+import { CallLog } from './call-log.ts'
 import type { Credential } from './credential.ts'
 import type { Journal, PoolLog } from './journal.ts'
-import { tokenOf } from './roster.ts'
+import { type Leadership, Unsettled } from './leadership.ts'
 import { Schedule } from './schedule.ts'
 import type { SigningKeys } from './signing-keys.ts'
+import { adoptStored } from './stored.ts'
 import type { Turns } from './turns.ts'
 
 export type RefreshCause = EventMap['refresh'][0]['cause']
@@ -19,6 +22,9 @@ export type RefreshCause = EventMap['refresh'][0]['cause']
 export interface RefreshResult {
   readonly kind: 'ok' | 'transient' | 'egress' | 'revoked' | 'dropped'
   readonly reason: string | undefined
+  /** Its record: trace id, and what was asked. */
+  readonly trace?: string
+  readonly calls?: readonly RenewalCall[]
 }
 
 const RETRY_MS = 1000
@@ -35,6 +41,8 @@ interface RefresherOptions {
   readonly store: Store
   readonly journal: Journal
   readonly events: Events
+  /** Where several instances share the store: which one of them renews. */
+  readonly leadership: Leadership | undefined
   readonly log: PoolLog | undefined
   readonly random: () => number
   /** The issuer's signing keys, where the pool watches them. */
@@ -156,37 +164,71 @@ export class Refresher {
     cause: RefreshCause,
     hasTurn: boolean,
   ): Promise<RefreshResult> {
-    const { clock, events, pool } = this.#options
+    const { clock } = this.#options
     const attempt = ++credential.attempt
     const started = clock.monotonic()
     this.#tries += 1
+    const log = new CallLog(() => clock.monotonic())
+    const { leadership } = this.#options
+    let led = true
+    const renew = async (intend?: () => Promise<void>) => {
+      await this.#options.keys()?.ready()
+      const token = await this.#obtain(credential, attempt, hasTurn, log, intend)
+      return this.#keep(credential, attempt, token)
+    }
     let result: RefreshResult
     try {
-      await this.#options.keys()?.ready()
-      result = await this.#keep(
-        credential,
-        attempt,
-        await this.#obtain(credential, attempt, hasTurn),
-      )
+      result = leadership
+        ? await leadership.once(credential, cause, renew, () => {
+            led = false
+            this.#tries -= 1
+          })
+        : await renew()
     } catch (error) {
       result = await this.#fail(credential, attempt, error)
     }
+    if (!led) return result
     if (result.kind === 'ok') this.#successes += 1
+    const outcome = result.kind === 'ok' || result.kind === 'revoked' ? result.kind : 'failed'
+    const trace = this.#tell(credential, cause, outcome, started, result.reason, log.calls)
+    return { ...result, trace, calls: log.calls }
+  }
+
+  /** Tells observers of a try; gives the trace id of its record. */
+  #tell(
+    credential: Credential,
+    cause: RefreshCause,
+    result: 'ok' | 'failed' | 'revoked',
+    started: number,
+    reason: string | undefined,
+    calls: readonly RenewalCall[],
+  ): string {
+    const { clock, events, pool } = this.#options
+    const id = nextTraceId()
     events.emit('refresh', {
       time: clock.now(),
       pool,
       credential: credential.id,
       cause,
-      result: result.kind === 'ok' || result.kind === 'revoked' ? result.kind : 'failed',
+      result,
       generation: credential.generation,
       ms: clock.monotonic() - started,
-      reason: result.reason,
+      reason,
+      id,
+      egress: credential.settings.lane.name,
+      calls,
     })
-    return result
+    return id
   }
 
   /** Asks the source, within the time-out; a source that ignores the signal is not waited for. */
-  async #obtain(credential: Credential, attempt: number, hasTurn: boolean): Promise<TokenSet> {
+  async #obtain(
+    credential: Credential,
+    attempt: number,
+    hasTurn: boolean,
+    log: CallLog,
+    intend: (() => Promise<void>) | undefined,
+  ): Promise<TokenSet> {
     const { clock, pool, settings, turns } = this.#options
     const { host, lane, headers, connect } = credential.settings
     let taken: string | undefined
@@ -203,7 +245,7 @@ export class Refresher {
     // The time may be up while it still waits for its turn.
     aborted.catch(() => {})
     const context = {
-      fetch: credential.skew.metered(credential.settings.fetch),
+      fetch: credential.skew.metered(log.noted(credential.settings.fetch)),
       clock,
       signal,
       name: `${pool}/${credential.id}`,
@@ -218,6 +260,7 @@ export class Refresher {
         await turns.take(host, signal)
         taken = host
       }
+      await intend?.()
       const obtained = (async () => credential.source.obtain(credential.token, context))()
       // A late token may hold a rotated refresh token: it is kept, unless a newer try has begun.
       obtained.then(
@@ -242,20 +285,11 @@ export class Refresher {
 
   /** Takes up what a login has brought: it stands for itself, and ends whatever kept the credential away. */
   async take(credential: Credential, token: TokenSet): Promise<RefreshResult> {
-    const { clock, events, pool } = this.#options
-    const started = clock.monotonic()
+    const started = this.#options.clock.monotonic()
     const result = await this.#keep(credential, ++credential.attempt, token, true)
     this.#options.ended(credential, result)
-    events.emit('refresh', {
-      time: clock.now(),
-      pool,
-      credential: credential.id,
-      cause: 'operator',
-      result: result.kind === 'ok' ? 'ok' : 'failed',
-      generation: credential.generation,
-      ms: clock.monotonic() - started,
-      reason: result.reason,
-    })
+    const outcome = result.kind === 'ok' ? 'ok' : 'failed'
+    this.#tell(credential, 'operator', outcome, started, result.reason, [])
     return result
   }
 
@@ -281,7 +315,8 @@ export class Refresher {
       credential,
       () => {
         if (credential.attempt !== attempt) return undefined
-        if (afresh) credential.release()
+        // A token that was refused for good is not renewed: this one stands against whatever was thought of it.
+        if (afresh || credential.revoked) credential.release()
         generation = credential.generation + 1
         return credential.record({ token: whole, generation })
       },
@@ -337,8 +372,16 @@ export class Refresher {
     const reason = known ? error.message : 'the source failed unexpectedly'
     const kind = known ? error.kind : 'transient'
     if (credential.attempt !== attempt) return { kind: 'dropped', reason }
+    if (error instanceof Unsettled) {
+      const retryAt = clock.monotonic() + RETRY_MS
+      if (credential.quarantined) credential.postponeCanary(retryAt)
+      else credential.failRefresh('egress', credential.refreshFailures, retryAt, reason)
+      return { kind, reason }
+    }
     if (kind === 'revoked') {
-      if (await this.#adoptStored(credential, attempt)) return { kind: 'ok', reason: undefined }
+      const { store } = this.#options
+      const from = { store, pool, now: () => clock.now(), jitter: random() }
+      if (await adoptStored(from, credential, attempt)) return { kind: 'ok', reason: undefined }
       if (credential.attempt !== attempt) return { kind: 'dropped', reason }
       credential.revoke(reason)
       await journal.write(credential)
@@ -358,19 +401,6 @@ export class Refresher {
       await journal.write(credential)
     }
     return { kind, reason }
-  }
-
-  /** RFC 6749 §5.2 `invalid_grant` may mean that another instance has rotated the token: the store knows. */
-  async #adoptStored(credential: Credential, attempt: number): Promise<boolean> {
-    const { store, pool, random, clock } = this.#options
-    const stored = await store.read(pool, credential.id).catch(() => undefined)
-    if (!stored || credential.attempt !== attempt || stored.generation <= credential.generation) {
-      return false
-    }
-    const token = stored.fingerprint === credential.fingerprint ? tokenOf(stored) : undefined
-    if (!token || (token.expiresAt ?? Number.POSITIVE_INFINITY) <= clock.now()) return false
-    credential.adopt(token, stored.generation, random())
-    return true
   }
 }
 

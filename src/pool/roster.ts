@@ -1,4 +1,4 @@
-import type { CredentialConfig, PoolConfig, SourceConfig } from '../config/schema.ts'
+import type { CredentialConfig, LimitsConfig, PoolConfig, SourceConfig } from '../config/schema.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { PinnedConnect, PinnedFetch, Source, SourceVars } from '../sources/source.ts'
 import type { CredentialRecord, UsageRecord } from '../store/store.ts'
@@ -7,7 +7,7 @@ import { readToken } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
 import { Credential, type CredentialSettings } from './credential.ts'
 import type { Lane } from './lane.ts'
-import { Limits, mergeLimits } from './limits.ts'
+import { type Limits, mergeLimits } from './limits.ts'
 import { pinnedEgress } from './pin.ts'
 
 type Stored = Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>
@@ -24,6 +24,7 @@ interface Making {
   readonly fetchFor: (egress: string, key: string) => PinnedFetch
   readonly connectFor?: ((egress: string) => PinnedConnect) | undefined
   readonly laneFor: (egress: string) => Lane
+  readonly limitsFor: (config: LimitsConfig) => Limits
 }
 
 /**
@@ -53,7 +54,7 @@ export function callRoll(
       })
     }
     const credential =
-      kept ?? create(making, config, fingerprint, settings, new Limits(limits), stored, known)
+      kept ?? create(making, config, fingerprint, settings, making.limitsFor(limits), stored, known)
     roll.set(config.id, credential)
     if (pinned !== undefined && pinned !== settings.lane.name) moved.push(credential)
   }
@@ -100,6 +101,7 @@ function settingsFor(
   return {
     key,
     host: hostOf(credential.source),
+    sharing: sharingOf(credential.source),
     index,
     lane: laneFor(egress),
     headers: profile,
@@ -107,6 +109,14 @@ function settingsFor(
     fetch: withProfile(fetchFor(egress, key), profile),
     connect: connectFor?.(egress),
   }
+}
+
+/** How instances that share a store may use a source, its refresh tokens aside. */
+function sharingOf(source: SourceConfig): CredentialSettings['sharing'] {
+  if (source.type === 'static' || source.type === 'file') return 'free'
+  if (source.type !== 'oauth2') return 'in-turn'
+  if ('refreshToken' in source && source.refreshToken !== undefined) return 'once'
+  return source.grant === 'client_credentials' || source.grant === 'jwt_bearer' ? 'free' : 'in-turn'
 }
 
 /** Of a profile these are meant for the targets: a login has its own, and a refresh must not carry the old ones. */

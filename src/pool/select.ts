@@ -9,7 +9,7 @@ const byTurn: Before = (a, b) =>
   a.lastGrant !== b.lastGrant ? a.lastGrant < b.lastGrant : a.settings.index < b.settings.index
 
 const byUse: Before = (a, b) =>
-  a.limits.inFlight !== b.limits.inFlight ? a.limits.inFlight < b.limits.inFlight : byTurn(a, b)
+  a.limits.load !== b.limits.load ? a.limits.load < b.limits.load : byTurn(a, b)
 
 /** Which of two ready credentials is taken first; `sticky` goes by use where a request has no session. */
 export const STRATEGIES: Readonly<Record<PoolConfig['select'], Before>> = {

@@ -6,6 +6,7 @@ import { Heap } from './heap.ts'
 import { Lane } from './lane.ts'
 import type { LeaseRequest } from './lease.ts'
 import { holds, missing, needsAnything } from './needs.ts'
+import { passedOver } from './passed-over.ts'
 import { isPlain, Sessions, STRATEGIES, suits, type Want } from './select.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
@@ -24,9 +25,14 @@ export class Stock {
   readonly #lanes = new Map<string, Lane>()
   readonly #agenda = new Heap<Credential>(1, (a, b) => a.wakeAt < b.wakeAt)
   readonly #sessions = new Sessions()
+  /** Told when a session is bound to a credential. */
+  onBound: ((session: string, id: string) => void) | undefined
   #byId: ReadonlyMap<string, Credential> = new Map()
   #ready: Heap<Credential>
   #config: PoolConfig
+
+  /** Why no token may be coming, whatever the credentials say. */
+  trouble: (() => string | undefined) | undefined
 
   /** `held` tells of egresses that nothing may leave by. */
   constructor(pool: string, config: PoolConfig, held: (egress: string) => boolean) {
@@ -146,11 +152,19 @@ export class Stock {
     return suits(want, only) && this.#holdsSession(only, now)
   }
 
+  /** A session sticks to a credential, as another instance has told. */
+  bind(session: string, id: string): void {
+    this.#sessions.set(session, id)
+  }
+
   /** A session sticks to the credential that served it first. */
   remember(want: Want, credential: Credential): void {
     const { session, credential: hint, exclude } = want.request
     // What a replay falls back on is for that replay only.
     if (session === undefined || hint !== undefined || want.only || exclude?.size) return
+    if (this.onBound && this.#sessions.get(session) !== credential.id) {
+      this.onBound(session, credential.id)
+    }
     this.#sessions.set(session, credential.id)
   }
 
@@ -192,20 +206,25 @@ export class Stock {
     if (restUntil !== NEVER) {
       throw new WireError('EGRESS_DOWN', `no egress of pool ${this.#pool} can be reached`, {
         retryAfterMs: Math.max(0, restUntil - now),
+        passedOver: passedOver(this, want, now),
       })
     }
     if (returning) return 'wait'
     if (!held && needsAnything(want.request) && this.#byId.size > 0) {
       const tokens = Array.from(want.only ? [want.only] : this.#byId.values(), ({ token }) => token)
       const lack = missing(tokens, want.request)
-      throw new WireError('NO_TOKEN_WITH_SCOPE', `no token of pool ${this.#pool} has ${lack}`)
+      throw new WireError('NO_TOKEN_WITH_SCOPE', `no token of pool ${this.#pool} has ${lack}`, {
+        passedOver: passedOver(this, want, now),
+      })
     }
     throw this.exhausted(want, now)
   }
 
   exhausted(want: Want, now: number): WireError {
-    return new WireError('POOL_EXHAUSTED', `pool ${this.#pool} has no usable token`, {
+    const why = this.trouble?.() === undefined ? '' : `: ${this.trouble()}`
+    return new WireError('POOL_EXHAUSTED', `pool ${this.#pool} has no usable token${why}`, {
       retryAfterMs: this.retryAfter(want, now),
+      passedOver: passedOver(this, want, now),
     })
   }
 

@@ -1,9 +1,11 @@
+import type { Socket } from 'node:net'
 import { WireError } from '../errors.ts'
 import { type Authority, DEFAULT_PORT, parseAuthority, type Scheme } from '../lib/authority.ts'
 import type { Destination, OwnFields } from './http1.ts'
 
 /** A decrypted or plain connection inside a CONNECT: its destination is settled. */
 export interface Inside extends Destination {
+  readonly socket: Socket
   /** Another name stood in SNI: nothing may be sent. */
   readonly misdirected: boolean
   /** The spelling of `Host` that was found to agree last: a client hardly ever changes it. */

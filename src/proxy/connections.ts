@@ -1,80 +1,82 @@
-import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { TLSSocket } from 'node:tls'
+import type { Clock } from '../lib/clock.ts'
 
-/**
- * What clients hold open, so that it can be drained or cut. Node's own `closeIdleConnections` would take a
- * connection for idle whose answer has ended but has not left yet, and cut the answer short.
- */
+/** Slow and silent clients are looked for this often. */
+const SWEEP_MS = 500
+
+/** A client connection as long as somebody serves requests on it. */
+export interface Served {
+  /** Enforces the time-outs. */
+  check(now: number): void
+  /** Ends it when it is idle, else after what is under way. */
+  drain(): void
+}
+
+/** What clients hold open, so that it can be timed, drained or cut. */
 export class Connections {
-  readonly #all = new Set<Socket>()
-  /** Connections that clients have made and said nothing by, as far as is known. */
-  readonly #fresh = new Set<Socket>()
-  /** Connections that have asked something by HTTP: how many answers are under way, and the last of them. */
-  readonly #answering = new Map<Socket, { count: number; last: ServerResponse }>()
+  readonly #clock: Clock
+  readonly #sockets = new Set<Socket>()
+  readonly #served = new Set<Served>()
+  #cancelSweep: (() => void) | undefined
   #draining = false
+  #emptied: (() => void) | undefined
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
 
   get size(): number {
-    return this.#all.size
+    return this.#sockets.size
   }
 
-  /** One that a client has made; the decrypted one inside it counts as another. */
-  accepted(socket: Socket): void {
-    this.add(socket)
-    if (!(socket instanceof TLSSocket)) this.#fresh.add(socket)
-  }
-
-  /** One that belongs to a client's, the far end of a tunnel say. */
+  /** A socket of a client's, or one that belongs to it, the far end of a tunnel say. */
   add(socket: Socket): void {
-    this.#all.add(socket)
+    this.#sockets.add(socket)
     socket.once('close', () => {
-      this.#all.delete(socket)
-      this.#forget(socket)
+      this.#sockets.delete(socket)
+      if (this.#sockets.size === 0) this.#emptied?.()
     })
   }
 
-  /** An answer is under way; while draining it is told to be the connection's last. */
-  answering(socket: Socket, response: ServerResponse): void {
-    if (this.#draining) response.shouldKeepAlive = false
-    const known = this.#answering.get(socket)
-    if (known) {
-      known.count += 1
-      known.last = response
-      return
+  serve(connection: Served): void {
+    this.#served.add(connection)
+    if (this.#draining) connection.drain()
+    this.#scheduleSweep()
+  }
+
+  /** It has closed, or speaks something else from here on. */
+  left(connection: Served): void {
+    this.#served.delete(connection)
+    if (this.#served.size === 0) {
+      this.#cancelSweep?.()
+      this.#cancelSweep = undefined
     }
-    this.#fresh.delete(socket)
-    this.#answering.set(socket, { count: 1, last: response })
-  }
-
-  /** An answer has gone out, or its client has gone. */
-  answered(socket: Socket): void {
-    const known = this.#answering.get(socket)
-    if (!known) return
-    known.count -= 1
-    if (this.#draining && known.count === 0) socket.destroySoon()
-  }
-
-  /** From here on the connection speaks something else than HTTP with us. */
-  becomesTunnel(socket: Socket): void {
-    this.#forget(socket)
   }
 
   /** Ends what is idle, and tells everybody else to come no more (RFC 9112 §9.6). */
   drain(): void {
     this.#draining = true
-    for (const socket of this.#fresh) if (socket.bytesRead === 0) socket.destroySoon()
-    for (const [socket, { count, last }] of this.#answering) {
-      if (count === 0) socket.destroySoon()
-      else if (!last.headersSent) last.shouldKeepAlive = false
-    }
+    for (const connection of this.#served) connection.drain()
+  }
+
+  /** Resolves when there is none left. */
+  emptied(): Promise<void> {
+    if (this.#sockets.size === 0) return Promise.resolve()
+    return new Promise((resolve) => {
+      this.#emptied = resolve
+    })
   }
 
   cut(): void {
-    for (const socket of this.#all) socket.destroy()
+    for (const socket of this.#sockets) socket.destroy()
   }
 
-  #forget(socket: Socket): void {
-    this.#fresh.delete(socket)
-    this.#answering.delete(socket)
+  #scheduleSweep(): void {
+    this.#cancelSweep ??= this.#clock.schedule(SWEEP_MS, () => {
+      this.#cancelSweep = undefined
+      const now = this.#clock.monotonic()
+      for (const connection of this.#served) connection.check(now)
+      if (this.#served.size > 0) this.#scheduleSweep()
+    })
   }
 }

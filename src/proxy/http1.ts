@@ -1,14 +1,9 @@
-import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http'
-import type { UpstreamError, WireError } from '../errors.ts'
-import type { Client, ProxyReply, ProxyRequest } from '../exchange/request.ts'
+import type { Client, IncomingBody, ProxyRequest } from '../exchange/request.ts'
 import type { Authority, Scheme } from '../lib/authority.ts'
 import type { RawHeaders } from '../lib/headers.ts'
+import type { RequestHead } from '../lib/http1/message.ts'
 import type { Route } from '../route/match.ts'
 import type { Hints } from './client-auth.ts'
-import { sendOwnAnswer } from './reply.ts'
-
-/** Bodies up to this size are written together with their headers. */
-const ONE_WRITE = 8 * 1024
 
 /** Where a request goes: of a tunnel once per connection, of an absolute-form request each time. */
 export interface Destination {
@@ -74,7 +69,7 @@ export function readOwnFields(headers: readonly string[]): OwnFields {
   return fields
 }
 
-/** An HTTP/1 request as the exchange sees it, with its way back. */
+/** An HTTP/1 request as the exchange sees it. */
 export class Http1Request implements ProxyRequest {
   readonly client: Client
   readonly method: string
@@ -86,31 +81,37 @@ export class Http1Request implements ProxyRequest {
   readonly headers: RawHeaders
   readonly route: Route | undefined
   readonly hints: Hints
-  readonly body: ProxyRequest['body']
+  readonly body: IncomingBody | undefined
+  readonly upgrade: string | undefined
   closed = false
   underway: ProxyRequest['underway']
   #controller: AbortController | undefined
 
-  constructor(message: IncomingMessage, to: Destination, path: string, fields: OwnFields) {
+  constructor(
+    head: RequestHead,
+    to: Destination,
+    path: string,
+    fields: OwnFields,
+    body: IncomingBody | undefined,
+    upgrade: string | undefined,
+  ) {
     this.client = to.client
-    this.method = message.method as string
+    this.method = head.method
     this.scheme = to.scheme
     this.authority = to.authority
     this.origin = to.origin
     this.host = to.host
     this.path = path
-    this.headers = message.rawHeaders
+    this.headers = head.headers
     this.route = to.route
     this.hints = fields.hints ? { ...to.hints, ...fields.hints } : to.hints
-    const length = fields.length === undefined ? undefined : Number(fields.length)
-    this.body =
-      fields.chunked || (length !== undefined && length > 0)
-        ? { stream: message, length: fields.chunked ? undefined : length }
-        : undefined
+    this.body = body
+    this.upgrade = upgrade
   }
 
   /** The client has gone before it had its answer. */
   leave(): void {
+    if (this.closed) return
     this.closed = true
     this.#controller?.abort()
     this.underway?.abort()
@@ -120,72 +121,5 @@ export class Http1Request implements ProxyRequest {
     this.#controller ??= new AbortController()
     if (this.closed) this.#controller.abort()
     return this.#controller.signal
-  }
-}
-
-/** Writes an answer to an HTTP/1 client; the framing of this leg is Node's own. */
-export class Http1Reply implements ProxyReply {
-  readonly #response: ServerResponse
-  readonly #silence: number
-  #resume: (() => void) | undefined
-
-  /** `silence`: how long the client may take nothing, ms. */
-  constructor(response: ServerResponse, silence: number) {
-    this.#response = response
-    this.#silence = silence
-    response.sendDate = false
-  }
-
-  informational(status: number, reason: string, headers: RawHeaders): void {
-    const response = this.#response
-    // Only the response whose turn it is has a socket; an interim one is not worth waiting for.
-    if (response.headersSent || !response.socket?.writable || response.req.httpVersionMinor === 0)
-      return
-    let text = `HTTP/1.1 ${status} ${reason}\r\n`
-    for (let i = 0; i < headers.length; i += 2) text += `${headers[i]}: ${headers[i + 1]}\r\n`
-    response.socket.write(`${text}\r\n`, 'latin1')
-  }
-
-  head(status: number, reason: string, headers: RawHeaders): void {
-    const usual = reason === STATUS_CODES[status] || !/[^\t\x20-\x7e\x80-\xff]/.test(reason)
-    this.#response.writeHead(status, usual ? reason : '', headers)
-  }
-
-  flush(): void {
-    this.#response.flushHeaders()
-  }
-
-  write(chunk: Buffer): boolean {
-    if (this.#response.write(chunk)) return true
-    if (this.#resume) this.#response.once('drain', this.#resume)
-    this.#response.socket?.setTimeout(this.#silence)
-    return false
-  }
-
-  onDrain(resume: () => void): void {
-    this.#resume = resume
-  }
-
-  end(lastChunk: Buffer | undefined, trailers: RawHeaders): void {
-    if (trailers.length > 0) {
-      const pairs: [string, string][] = []
-      for (let i = 0; i < trailers.length; i += 2)
-        pairs.push([trailers[i] as string, trailers[i + 1] as string])
-      this.#response.addTrailers(pairs)
-    }
-    if (!lastChunk) this.#response.end()
-    // Headers and a short body as one string are one TLS record and one write, not a vector of two.
-    else if (lastChunk.length <= ONE_WRITE && trailers.length === 0) {
-      this.#response.end(lastChunk.toString('latin1'), 'latin1')
-    } else this.#response.end(lastChunk)
-  }
-
-  abort(_error: UpstreamError): void {
-    this.#response.destroy()
-  }
-
-  fail(error: WireError, trace: string): void {
-    if (this.#response.headersSent) this.#response.destroy()
-    else sendOwnAnswer(this.#response, error, trace)
   }
 }

@@ -14,6 +14,10 @@ export class OwnAddresses {
     this.#listeners.push({ address: plain(address), port })
   }
 
+  get all(): readonly { readonly address: string; readonly port: number }[] {
+    return this.#listeners
+  }
+
   /** Whether a dialled address, or a host name that means this machine, is one of ours. */
   includes(host: string, port: number): boolean {
     return this.#listeners.some(

@@ -1,4 +1,3 @@
-import type { ServerResponse } from 'node:http'
 import { WIRE_CODES, type WireError } from '../errors.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 
@@ -30,7 +29,7 @@ export function ownAnswer(
   return { status, headers, body }
 }
 
-/** The same as bytes, for a CONNECT or a connection that no response object belongs to; always the last answer on it. */
+/** The same as bytes, for a CONNECT or a connection on which no request could be read; always the last answer on it. */
 export function ownAnswerBytes(error: WireError, trace?: string): Buffer {
   const { status, headers, body } = ownAnswer(error, trace)
   let head = `HTTP/1.1 ${status} ${REASONS[status] ?? 'Error'}\r\n`
@@ -38,17 +37,13 @@ export function ownAnswerBytes(error: WireError, trace?: string): Buffer {
   return Buffer.concat([Buffer.from(`${head}Connection: close\r\n\r\n`, 'latin1'), body])
 }
 
-export function sendOwnAnswer(response: ServerResponse, error: WireError, trace: string): void {
-  const { status, headers, body } = ownAnswer(error, trace)
-  response.writeHead(status, headers)
-  response.end(body)
-}
-
-const REASONS: Record<number, string> = {
+/** Reason phrases of the answers that are the proxy's own. */
+export const REASONS: Record<number, string> = {
   400: 'Bad Request',
   403: 'Forbidden',
   405: 'Method Not Allowed',
   407: 'Proxy Authentication Required',
+  417: 'Expectation Failed',
   421: 'Misdirected Request',
   429: 'Too Many Requests',
   431: 'Request Header Fields Too Large',

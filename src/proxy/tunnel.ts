@@ -1,36 +1,64 @@
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 
 /**
- * Joins two sockets as a blind pipe with backpressure until both are done, one breaks, or both have been
- * silent for `idleMs`. Resolves with the bytes that went each way; neither socket is left open.
+ * Joins two byte streams as a blind pipe with backpressure until both are done, one breaks, or both have been
+ * silent for `idleMs`. Resolves with the bytes that the client sent and got; neither side is left open.
  */
 export function joinSockets(
-  client: Socket,
-  upstream: Socket,
+  client: Duplex,
+  upstream: Duplex,
   idleMs: number,
 ): Promise<{ in: number; out: number }> {
   return new Promise((resolve) => {
+    const bytes = { in: 0, out: 0 }
     let open = 2
+    let movedAt = performance.now()
+    let timer: NodeJS.Timeout | undefined
     const cut = () => {
       client.destroy()
       upstream.destroy()
     }
-    const join = (socket: Socket, other: Socket) => {
-      // Whatever passes wakes both sockets, so one time-out means silence both ways.
-      socket.setTimeout(idleMs, cut)
-      socket.once('error', cut)
-      socket.once('close', () => {
+    const watch = (delay: number) => {
+      timer = setTimeout(() => {
+        const silent = performance.now() - movedAt
+        if (silent >= idleMs) cut()
+        else watch(idleMs - silent)
+      }, delay)
+    }
+    const join = (stream: Duplex, other: Duplex, way: 'in' | 'out') => {
+      stream.on('data', (chunk: Buffer) => {
+        bytes[way] += chunk.length
+        movedAt = performance.now()
+      })
+      // Bytes that the other side has taken count as a sign of life, too.
+      stream.on('drain', () => {
+        movedAt = performance.now()
+      })
+      stream.once('error', cut)
+      const closed = () => {
         open -= 1
         // What is still to be written to the other side goes out first.
-        if (open > 0) other.destroySoon()
-        else resolve({ in: upstream.bytesWritten, out: upstream.bytesRead })
-      })
-      socket.pipe(other)
+        if (open > 0) return endSoon(other)
+        clearTimeout(timer)
+        resolve(bytes)
+      }
+      if (stream.closed) return closed()
+      stream.once('close', closed)
+      stream.pipe(other)
     }
-    join(client, upstream)
-    join(upstream, client)
+    watch(idleMs)
+    join(client, upstream, 'in')
+    join(upstream, client, 'out')
     if (client.destroyed || upstream.destroyed) cut()
   })
+}
+
+/** Ends both ways once everything is written. */
+function endSoon(stream: Duplex): void {
+  if (!stream.writableEnded) stream.end()
+  if (stream.writableFinished) stream.destroy()
+  else stream.once('finish', () => stream.destroy())
 }
 
 /** Does a job for a client and gives it up when the client goes. */

@@ -58,6 +58,8 @@ function endToEnd(
     const name = headers[i] as string
     const lower = name.toLowerCase()
     if (dropped.has(lower)) {
+      // Of what one connection says of itself, this one word is true of the next one, too: trailers are passed on.
+      if (lower === 'te' && headers[i + 1] === 'trailers') output.push(name, 'trailers')
       if (placed || lower !== injected?.lowerName) continue
       placed = true
       output.push(injected.name, injected.value)

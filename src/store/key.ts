@@ -40,7 +40,7 @@ export function findKey(file: string, exists: boolean, configured: Secret | unde
 }
 
 /** Base64 in either alphabet, padded or not (RFC 4648 §4, §5), with outer white space. */
-function parseKey(text: string): Buffer | undefined {
+export function parseKey(text: string): Buffer | undefined {
   const trimmed = text.trim()
   // 43 characters hold 258 bits: the last one must have its two spare bits clear, or it is a typing error.
   if (!/^[A-Za-z0-9+/_-]{42}[AEIMQUYcgkosw048]=?$/.test(trimmed)) return undefined

@@ -12,7 +12,7 @@ export interface StoreOptions {
 }
 
 /**
- * Opens the store that a URL names, `memory:` or `file:PATH`; made if absent.
+ * Opens the store that a URL names: `memory:`, `file:PATH`, made if absent, or one that instances share, `redis://…`.
  * Throws `STORE_CORRUPT`, `STORE_KEY_WRONG`, `STORE_IN_USE`, `STORE_FAILED` (cannot be read or written, or is
  * of a newer version) and `CONFIG_INVALID` (the key); a store that is refused is left as it was.
  */
@@ -23,5 +23,9 @@ export async function openStore(url: string, options: StoreOptions): Promise<Sto
     const { openSqliteStore } = await import('./sqlite.ts')
     return openSqliteStore(resolve(url.slice('file:'.length)), options)
   }
-  throw new ConfigError([{ path: 'store', message: 'expected memory: or file:PATH' }])
+  if (/^rediss?(\+\w+)?:/.test(url)) {
+    const { openRedisStore } = await import('./redis.ts')
+    return openRedisStore(url, options)
+  }
+  throw new ConfigError([{ path: 'store', message: 'expected memory:, file:PATH or redis://…' }])
 }

@@ -42,9 +42,12 @@ export function decodeUsage(text: string, owner: string): UsageRecord {
   }
 }
 
+/** The refusal of a record that is older than the stored one, or another of the same generation. */
+export class StaleGeneration extends CupbearerError {}
+
 /** The refusal of a record that is older than the stored one. */
-export function staleGeneration(pool: string, id: string, generation: number): CupbearerError {
-  return new CupbearerError(
+export function staleGeneration(pool: string, id: string, generation: number): StaleGeneration {
+  return new StaleGeneration(
     'STORE_FAILED',
     `${pool}/${id}: generation ${generation} is older than the stored one`,
   )

@@ -1,4 +1,5 @@
 import type { Secret } from '../lib/secret.ts'
+import type { SharedStore } from './shared.ts'
 
 /** All that outlives the process of one credential. Times are ms since the epoch. */
 export interface CredentialRecord {
@@ -43,6 +44,8 @@ export interface UsageRecord {
  * `STORE_FAILED` the store keeps what it had, and works again once the fault is gone.
  */
 export interface Store {
+  /** What several instances share beside records; undefined where a store serves one process. */
+  readonly shared?: SharedStore | undefined
   /** What is known of one pool, by credential id; of these ids alone where they are given. */
   load(
     pool: string,

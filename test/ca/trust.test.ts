@@ -61,7 +61,7 @@ describe('the environment of a child', () => {
   const given = {
     proxyUrl: 'http://worker:pw@127.0.0.1:8080',
     caPath: '/certs/ca.pem',
-    bundlePath: '/certs/bundle.pem',
+    bundle: '/certs/bundle.pem',
     inherit: {},
   }
 
@@ -73,32 +73,44 @@ describe('the environment of a child', () => {
       https_proxy: given.proxyUrl,
       NO_PROXY: '',
       no_proxy: '',
+      grpc_proxy: given.proxyUrl,
+      no_grpc_proxy: '',
       SSL_CERT_FILE: '/certs/bundle.pem',
       CURL_CA_BUNDLE: '/certs/bundle.pem',
       REQUESTS_CA_BUNDLE: '/certs/bundle.pem',
+      HTTPLIB2_CA_CERTS: '/certs/bundle.pem',
       PIP_CERT: '/certs/bundle.pem',
       GIT_SSL_CAINFO: '/certs/bundle.pem',
       AWS_CA_BUNDLE: '/certs/bundle.pem',
+      CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE: '/certs/bundle.pem',
       CARGO_HTTP_CAINFO: '/certs/bundle.pem',
+      BUNDLE_SSL_CA_CERT: '/certs/bundle.pem',
+      COMPOSER_CAFILE: '/certs/bundle.pem',
       DENO_CERT: '/certs/bundle.pem',
+      NIX_SSL_CERT_FILE: '/certs/bundle.pem',
       npm_config_cafile: '/certs/bundle.pem',
       GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: '/certs/bundle.pem',
       PERL_LWP_SSL_CA_FILE: '/certs/bundle.pem',
       HTTPS_CA_FILE: '/certs/bundle.pem',
+      PERL_LWP_ENV_PROXY: '1',
       NODE_EXTRA_CA_CERTS: '/certs/ca.pem',
       NODE_USE_ENV_PROXY: '1',
       JAVA_TOOL_OPTIONS:
-        '-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=8080 -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=8080 -Dhttp.nonProxyHosts=',
+        '-Dhttp.proxyHost=127.0.0.1 -Dhttp.proxyPort=8080 -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=8080 ' +
+        '-Dhttp.nonProxyHosts= -Djdk.http.auth.tunneling.disabledSchemes=',
     })
   })
 
   test('merges NO_PROXY with what is inherited, for Java too', () => {
-    const inherit = { NO_PROXY: 'localhost, .corp.example', no_proxy: 'localhost,::1,10.0.0.0/8' }
-    const env = childEnvironment({ ...given, inherit, noProxy: 'db.example:5432' })
+    const inherit = {
+      NO_PROXY: 'localhost, .corp.example',
+      no_proxy: 'localhost,::1,10.0.0.0/8 db.example:5432',
+    }
+    const env = childEnvironment({ ...given, inherit })
     expect(env.NO_PROXY).toBe('localhost,.corp.example,::1,10.0.0.0/8,db.example:5432')
-    expect(env.no_proxy).toBe(env.NO_PROXY)
-    expect(env.JAVA_TOOL_OPTIONS).toMatch(
-      / -Dhttp\.nonProxyHosts=localhost\|\*\.localhost\|corp\.example\|\*\.corp\.example\|\[::1\]$/,
+    expect([env.no_proxy, env.no_grpc_proxy]).toEqual([env.NO_PROXY, env.NO_PROXY])
+    expect(env.JAVA_TOOL_OPTIONS).toContain(
+      ' -Dhttp.nonProxyHosts=localhost|*.localhost|corp.example|*.corp.example|[::1] ',
     )
   })
 
@@ -114,17 +126,36 @@ describe('the environment of a child', () => {
     expect(env.JAVA_TOOL_OPTIONS).toContain(' -Djavax.net.ssl.trustStoreType=PKCS12 ')
   })
 
+  test('adds to the Node options that are inherited, once, quoting what has blanks', () => {
+    const options = (nodePreload: string, NODE_OPTIONS?: string) =>
+      childEnvironment({ ...given, nodePreload, inherit: { NODE_OPTIONS } }).NODE_OPTIONS
+    expect(options('/lib/a.cjs')).toBe('--require /lib/a.cjs')
+    expect(options('/my lib/a.cjs', '--no-warnings')).toBe('--no-warnings --require "/my lib/a.cjs"')
+    expect(options('/lib/a.cjs', options('/lib/a.cjs', '--no-warnings'))).toBe(
+      '--no-warnings --require /lib/a.cjs',
+    )
+  })
+
+  test('keeps the folders that PHP reads its settings from', () => {
+    const folders = (PHP_INI_SCAN_DIR?: string) =>
+      childEnvironment({ ...given, phpFolder: '/d/php', inherit: { PHP_INI_SCAN_DIR } })
+        .PHP_INI_SCAN_DIR
+    expect(folders()).toBe(':/d/php')
+    expect(folders('/etc/php')).toBe('/etc/php:/d/php')
+    expect(folders(folders('/etc/php'))).toBe('/etc/php:/d/php')
+  })
+
   test('lets curl and node trust the CA without a flag', async () => {
     await using folder = await temporaryFolder()
     const given = options(folder.path, 'api.example.com')
     const { certificatePath, certificatePem } = await openAuthority(given)
     const leaves = new LeafCache(await openAuthority(given), { clock: given.clock })
-    const bundlePath = join(folder.path, 'bundle.pem')
-    await writeBundle(bundlePath, certificatePem)
+    const bundle = join(folder.path, 'bundle.pem')
+    await writeBundle(bundle, certificatePem)
     const env = childEnvironment({
       proxyUrl: 'http://127.0.0.1:1',
       caPath: certificatePath,
-      bundlePath,
+      bundle,
       inherit: {},
     })
     await using server = await serve(() => leaves.contextFor('api.example.com'))

@@ -1,11 +1,14 @@
 import { createServer } from 'node:net'
 import { inspect } from 'node:util'
 import { expect, test } from 'vitest'
+import { systemClock } from '../../src/lib/clock.ts'
 import { type HttpProxyBehaviour, startHttpProxy } from '../support/http-proxy.ts'
 import { Listener } from '../support/listener.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { startOrigin } from '../support/origin.ts'
 import { type SocksProxyBehaviour, startSocksProxy } from '../support/socks-proxy.ts'
 import { failureOf, Harness } from './harness.ts'
+import { until } from './raw-origin.ts'
 
 const HTTP: HttpProxyBehaviour[] = [
   'refuse-407',
@@ -34,11 +37,14 @@ for (const behaviour of HTTP) {
     test(`an ${proxyScheme} proxy that does ${behaviour} is down, and nothing reaches the origin`, async () => {
       await using origin = await startOrigin({ tls: true })
       await using proxy = await startHttpProxy({ behaviour, tls, auth: AUTH })
-      await using harness = new Harness({
-        egress: { pinned: proxy.url },
-        upstream: { connectTimeout: behaviour === 'hang' ? '150ms' : '10s' },
-      })
-      const failure = await harness.failure('pinned', origin.url)
+      const clock = behaviour === 'hang' ? new ManualClock() : systemClock
+      await using harness = new Harness({ clock, egress: { pinned: proxy.url } })
+      const failing = harness.failure('pinned', origin.url)
+      if (clock instanceof ManualClock) {
+        await until(() => proxy.targets.length > 0)
+        clock.advance(10_000)
+      }
+      const failure = await failing
       expect(failure).toMatchObject({ code: 'EGRESS_DOWN', sent: false })
       expect(origin.connections).toBe(0)
       expect(proxy.targets.length).toBe(1)
@@ -52,11 +58,14 @@ for (const behaviour of SOCKS) {
   test(`a SOCKS proxy that does ${behaviour} is down, and nothing reaches the origin`, async () => {
     await using origin = await startOrigin({ tls: true })
     await using proxy = await startSocksProxy({ behaviour, auth: AUTH })
-    await using harness = new Harness({
-      egress: { pinned: proxy.url },
-      upstream: { connectTimeout: behaviour === 'hang' ? '150ms' : '10s' },
-    })
-    const failure = await harness.failure('pinned', origin.url)
+    const clock = behaviour === 'hang' ? new ManualClock() : systemClock
+    await using harness = new Harness({ clock, egress: { pinned: proxy.url } })
+    const failing = harness.failure('pinned', origin.url)
+    if (clock instanceof ManualClock) {
+      await until(() => proxy.openConnections > 0)
+      clock.advance(10_000)
+    }
+    const failure = await failing
     expect(failure).toMatchObject({ code: 'EGRESS_DOWN', sent: false })
     expect(origin.connections).toBe(0)
     expect(harness.egresses.isUp('pinned')).toBe(false)
@@ -166,15 +175,17 @@ test('a target that refuses, has no name or does not answer is no fault of the e
 })
 
 test('a target that accepts and says nothing in TLS times out on every egress', async () => {
-  await using silent = new Listener(createServer())
+  let hellos = 0
+  await using silent = new Listener(createServer((socket) => socket.once('data', () => hellos++)))
   const port = await silent.listen('127.0.0.1')
   await using http = await startHttpProxy()
-  await using harness = new Harness({
-    egress: { http: http.url },
-    upstream: { connectTimeout: '150ms' },
-  })
-  for (const name of harness.egresses.names()) {
-    const failure = await harness.failure(name, `https://127.0.0.1:${port}`)
+  const clock = new ManualClock()
+  await using harness = new Harness({ clock, egress: { http: http.url } })
+  for (const [index, name] of harness.egresses.names().entries()) {
+    const failing = harness.failure(name, `https://127.0.0.1:${port}`)
+    await until(() => hellos > index)
+    clock.advance(10_000)
+    const failure = await failing
     expect([name, failure.code, failure.sent]).toEqual([name, 'UPSTREAM_TIMEOUT', false])
     expect(harness.egresses.isUp(name)).toBe(true)
   }

@@ -1,11 +1,11 @@
-// Its index gives dispatchers their `request`; the program itself does without.
-import 'undici'
 import { type Config, configSchema } from '../../src/config/schema.ts'
 import { Egresses } from '../../src/egress/egress.ts'
+import type { UpstreamRequest } from '../../src/egress/upstream.ts'
 import { UpstreamError } from '../../src/errors.ts'
 import { type EventMap, Events } from '../../src/events.ts'
 import { type Clock, systemClock } from '../../src/lib/clock.ts'
 import { testAuthority } from '../support/certificates.ts'
+import { Response } from './response.ts'
 
 export interface HarnessOptions {
   readonly egress?: Record<string, string | object>
@@ -45,13 +45,15 @@ export class Harness implements AsyncDisposable {
 
   /** A request by one egress; rejects with `UpstreamError`. */
   async request(egress: string, url: string, key = ''): Promise<Answer> {
-    const { origin, pathname } = new URL(url)
-    const dispatcher = this.egresses.dispatcher(egress, key)
-    const { statusCode, body } = await dispatcher.request({ origin, path: pathname, method: 'GET' })
-    const answer = (await body.json()) as Answer
-    // undici waits a turn of the event loop before it uses a connection again.
-    await new Promise((resolve) => setImmediate(resolve))
-    return { ...answer, status: statusCode }
+    const response = await this.send(egress, url, key).whole
+    return { ...(JSON.parse(response.text) as Answer), status: response.status }
+  }
+
+  /** A request whose response is looked at while it comes. */
+  send(egress: string, url: string, key = '', request: Partial<UpstreamRequest> = {}): Response {
+    const { origin, pathname, search } = new URL(url)
+    const path = pathname + search
+    return new Response(this.egresses.dispatcher(egress, key), { origin, path, ...request })
   }
 
   /** The code of the failure that a request ends with. */

@@ -84,7 +84,7 @@ test('dials what upstream.resolve says and keeps the name in TLS and Host', asyn
   }
   expect(http.targets).toEqual([`127.0.0.1:${origin.port}`])
   expect(socks.targets).toEqual([`127.0.0.1:${origin.port}`])
-  const hosts = origin.requests.map(({ headers }) => headers[headers.indexOf('host') + 1])
+  const hosts = origin.requests.map(({ headers }) => headers[headers.indexOf('Host') + 1])
   expect(hosts).toEqual(Array(3).fill(`api.test:${origin.port}`))
 })
 
@@ -236,7 +236,7 @@ test('tells how long a connection took and what was dialled', async () => {
   proxied.destroy()
 })
 
-test('fetch leaves by the same connections as the traffic of its key', async () => {
+test('fetch leaves by the same way as the traffic of its key, on a connection of its own', async () => {
   await using origin = await startOrigin({ tls: true })
   await using http = await startHttpProxy()
   await using harness = new Harness({ egress: { http: http.url } })
@@ -249,11 +249,11 @@ test('fetch leaves by the same connections as the traffic of its key', async () 
   })
   expect(await response.json()).toMatchObject({
     remoteAddress: '127.0.0.2',
-    connection,
+    connection: connection + 1,
     method: 'POST',
   })
   expect(origin.requests[1]?.body.toString()).toBe('grant_type=client_credentials')
-  expect(http.targets).toHaveLength(1)
+  expect(http.targets).toHaveLength(2)
 })
 
 test('fetch hands redirects back, fails as a source when the egress is down, and can be aborted', async () => {

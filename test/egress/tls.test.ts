@@ -58,7 +58,7 @@ test('trusts every certificate of a bundle', async () => {
   expect((await harness.request('direct', origin.url)).status).toBe(200)
 })
 
-test('refuses TLS 1.1 and offers http/1.1 alone', async () => {
+test('refuses TLS 1.1, and offers HTTP/2 unless it is switched off', async () => {
   const offered: unknown[] = []
   const certificate = testAuthority().issue(NAMES)
   const old = createServer({
@@ -87,8 +87,10 @@ test('refuses TLS 1.1 and offers http/1.1 alone', async () => {
   expect((await harness.failure('direct', `https://127.0.0.1:${alpnPort}`)).code).toBe(
     'UPSTREAM_TLS',
   )
+  harness.apply({ upstream: { http2: false } })
+  await harness.failure('direct', `https://127.0.0.1:${alpnPort}`)
   // No server name for an address (RFC 6066 §3).
-  expect(offered).toEqual(['', ['http/1.1']])
+  expect(offered).toEqual(['', ['h2', 'http/1.1'], '', ['http/1.1']])
 })
 
 test('an origin that closes within the handshake is a TLS failure', async () => {

@@ -1,6 +1,6 @@
-import diagnostics from 'node:diagnostics_channel'
 import { setMaxListeners } from 'node:events'
 import type { ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import { startApp, type TestApp } from '../support/app.ts'
 import { ChildFolder } from '../support/child-app.ts'
@@ -76,17 +76,23 @@ function codeOf(answer: ClientResponse): unknown[] {
  */
 class SendTimes implements Disposable {
   readonly times: number[] = []
-  readonly #note = (message: unknown) => {
-    const { request } = message as { request: { origin: string } }
-    if (request.origin === origin.url) this.times.push(performance.now())
-  }
+  readonly #write = Socket.prototype.write
 
   constructor() {
-    diagnostics.subscribe('undici:client:sendHeaders', this.#note)
+    const { times } = this
+    const write = this.#write
+    const spy = function (this: Socket, ...args: Parameters<Socket['write']>): boolean {
+      const [text] = args as unknown[]
+      if (typeof text === 'string' && text.startsWith('GET ') && this.remotePort === origin.port) {
+        times.push(performance.now())
+      }
+      return write.apply(this, args)
+    }
+    Socket.prototype.write = spy as Socket['write']
   }
 
   [Symbol.dispose](): void {
-    diagnostics.unsubscribe('undici:client:sendHeaders', this.#note)
+    Socket.prototype.write = this.#write
   }
 }
 

@@ -1,5 +1,7 @@
 import { request } from 'node:http'
+import { Activity } from '../../src/admin/activity.ts'
 import type { AdminBackend, IdentifiedClient } from '../../src/admin/backend.ts'
+import { History } from '../../src/admin/history.ts'
 import { type AdminServer, startAdmin } from '../../src/admin/server.ts'
 import { CupbearerError, WireError } from '../../src/errors.ts'
 import { Events, type ExchangeRecord } from '../../src/events.ts'
@@ -54,6 +56,15 @@ export class TestAdmin {
   }
   readonly #recorder: TraceRecorder
   readonly #metrics: Metrics
+  readonly #activity = new Activity(this.events)
+  /** By a clock of its own: its timer is nobody's leak. */
+  readonly historyClock = new ManualClock()
+  readonly #history = new History(this.events, () => this.pools, this.historyClock)
+  /** Whether an egress is up. */
+  egresses: { name: string; up: boolean }[] = [
+    { name: 'direct', up: true },
+    { name: 'one', up: true },
+  ]
   #server: AdminServer | undefined
 
   private constructor() {
@@ -103,14 +114,13 @@ export class TestAdmin {
       identify: (authorization) => this.identify(authorization),
       traces: this.#recorder,
       ready: () => this.readiness,
-      metrics: async () => ({
-        text: await this.#metrics.text(),
-        contentType: this.#metrics.contentType,
-      }),
+      metrics: (accept) => this.#metrics.scrape(accept),
       caPem: () => '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n',
       proxyUrl: () => 'http://127.0.0.1:8080',
       egressAddress: (egress) => (egress === 'one' ? '192.0.2.1' : undefined),
-      events: this.events,
+      egresses: () => this.egresses,
+      history: this.#history,
+      activity: this.#activity,
     }
   }
 
@@ -161,6 +171,8 @@ export class TestAdmin {
     await this.#server?.close()
     this.#recorder.close()
     this.#metrics.close()
+    this.#history.close()
+    this.#activity.close()
   }
 }
 

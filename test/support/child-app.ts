@@ -17,6 +17,12 @@ interface Ready {
   readonly pid: number
 }
 
+/** More of the command line, and of its environment. */
+interface Started {
+  readonly args?: readonly string[]
+  readonly env?: NodeJS.ProcessEnv
+}
+
 /** A folder with a configuration in which the built command line runs `start`, as often as one likes. */
 export class ChildFolder implements Disposable {
   readonly path = mkdtempSync(join(tmpdir(), 'cupbearer-child-'))
@@ -34,17 +40,17 @@ export class ChildFolder implements Disposable {
   }
 
   /** Starts the command line and does not wait for it. */
-  spawn(): CommandLine {
-    return spawn(process.execPath, [MAIN, 'start', '--json', '-c', 'config.json'], {
+  spawn({ args = [], env = {} }: Started = {}): CommandLine {
+    return spawn(process.execPath, [MAIN, 'start', '--json', '-c', 'config.json', ...args], {
       cwd: this.path,
-      env: { PATH: process.env.PATH },
+      env: { PATH: process.env.PATH, ...env },
       stdio: ['ignore', 'pipe', 'pipe'],
     })
   }
 
-  async start(): Promise<ChildApp> {
+  async start(how?: Started): Promise<ChildApp> {
     const started = performance.now()
-    const child = this.spawn()
+    const child = this.spawn(how)
     const line = await said(child.stdout, /\n/).catch(async () => {
       throw new Error(`it did not start: ${await text(child.stderr)}`)
     })

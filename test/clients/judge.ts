@@ -1,0 +1,55 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { Client } from './matrix.ts'
+import { openStage, type SeenArrival, type Stage } from './stage.ts'
+import { BODIES, STEPS, sha256 } from './steps.ts'
+import { record } from './table.ts'
+
+/** What each step has to have said: the bodies' hashes; git's first is the commit. */
+function expected(client: Client, stage: Stage): Record<string, string> {
+  const steps = STEPS.filter((step) => !client.without?.includes(step)).flatMap((step) =>
+    step === 'keep-alive' ? (client.id === 'git' ? [] : ['keep-1', 'keep-2']) : [step],
+  )
+  const commit = Buffer.from(`${stage.git?.head}\n`)
+  return Object.fromEntries(
+    steps.map((step) => {
+      const isCommit = client.id === 'git' && (step === 'get' || step === 'healed')
+      return [step, sha256(isCommit ? commit : (BODIES[step] as Buffer))]
+    }),
+  )
+}
+
+/** Whether a connection carried more than one request, by the end of the step that is about it. */
+function keptAlive(arrivals: readonly SeenArrival[]): boolean {
+  const last = arrivals.findLastIndex(
+    ({ path }) => path === '/keep/2' || /git-upload-pack/.test(path),
+  )
+  const { connections } = arrivals[last] ?? { connections: Number.POSITIVE_INFINITY }
+  return connections <= last
+}
+
+/** Runs every client of a group under `cupbearer run`, one after the other, and judges what came of it. */
+export function judge(clients: readonly Client[]): void {
+  let stage: Stage
+  beforeAll(async () => {
+    stage = await openStage(clients)
+  })
+  afterAll(() => stage[Symbol.asyncDispose]())
+
+  test.each(clients)('$name does all that is in its nature', async (client) => {
+    const { code, errors, said, arrivals } = await stage.perform(client)
+    if (client.fails && arrivals.length === 0) {
+      expect(said.filter(({ status }) => status !== 0)).toEqual([])
+      return record(client)
+    }
+    const hashes = said.filter(({ sha256 }) => sha256).map(({ step, sha256 }) => [step, sha256])
+    expect(Object.fromEntries(hashes), errors).toEqual(expected(client, stage))
+    expect(said.filter(({ status }) => status !== undefined && status !== 200)).toEqual([])
+    expect(code, errors).toBe(0)
+    // The origin turned one request away, and the client never saw it.
+    const healed = arrivals.filter(({ admitted }) => !admitted)
+    expect(healed).toHaveLength(1)
+    expect(healed[0]?.path).toContain('healed')
+    expect(keptAlive(arrivals)).toBe(!client.without?.includes('keep-alive'))
+    return record(client)
+  })
+}

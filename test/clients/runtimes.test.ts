@@ -1,0 +1,4 @@
+import { judge } from './judge.ts'
+import { RUNTIMES } from './matrix.ts'
+
+judge(RUNTIMES)

@@ -1,0 +1,4 @@
+import { judge } from './judge.ts'
+import { SCRIPTS } from './matrix.ts'
+
+judge(SCRIPTS)

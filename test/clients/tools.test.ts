@@ -1,0 +1,4 @@
+import { judge } from './judge.ts'
+import { TOOLS } from './matrix.ts'
+
+judge(TOOLS)

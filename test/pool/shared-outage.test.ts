@@ -1,0 +1,166 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { credential, fixed, poolConfig } from '../support/pool.ts'
+import { RedisServer } from '../support/redis.ts'
+import { RotatingEndpoint, SharedInstance, until } from '../support/shared-pool.ts'
+
+let redis: RedisServer
+const open: SharedInstance[] = []
+beforeEach(async () => {
+  redis = await RedisServer.start()
+})
+afterEach(async () => {
+  redis.thaw()
+  for (const instance of open.splice(0)) await instance[Symbol.asyncDispose]()
+  await redis[Symbol.asyncDispose]()
+})
+
+async function instances(
+  count: number,
+  endpoint: RotatingEndpoint,
+  credentials: object[],
+  rest: Record<string, unknown> = {},
+): Promise<SharedInstance[]> {
+  const config = poolConfig(credentials, rest)
+  const made = await Promise.all(
+    Array.from({ length: count }, () => SharedInstance.open(redis.url, config, endpoint)),
+  )
+  open.push(...made)
+  // Each has heard that the others are there.
+  const alive = () => made.every(({ store }) => store.shared?.join !== undefined)
+  await until(alive)
+  return made
+}
+
+const away = (instance: SharedInstance) =>
+  instance.logged.some((line) => /shared store is away/.test(line))
+const back = (instance: SharedInstance) => instance.logged.includes('the shared store answers')
+
+/** How the store goes, and how it comes back. */
+const FAULTS: Record<string, [() => Promise<unknown>, () => Promise<unknown>]> = {
+  'was killed and comes back empty': [() => redis.kill(), () => redis.start()],
+  'says nothing any more': [async () => redis.freeze(), async () => redis.thaw()],
+  'takes no more writes': [
+    () => redis.command('REPLICAOF', '127.0.0.1', '1'),
+    () => redis.command('REPLICAOF', 'NO', 'ONE'),
+  ],
+  'is out of memory': [
+    () => redis.command('CONFIG', 'SET', 'maxmemory', '1'),
+    () => redis.command('CONFIG', 'SET', 'maxmemory', '0'),
+  ],
+}
+
+describe.each(Object.entries(FAULTS))('while the store %s', (_name, [fail, heal]) => {
+  test('tokens serve on, no refresh token is sent, and all is well within 5 s of its return', async () => {
+    const endpoint = new RotatingEndpoint()
+    const [one, two] = (await instances(2, endpoint, [credential('a')])) as [
+      SharedInstance,
+      SharedInstance,
+    ]
+    await Promise.all([one.send(), two.send()])
+    await fail()
+    await until(() => away(one) && away(two))
+    expect((await one.send()).token.reveal()).toBe('token-1')
+    await expect(one.pool.refresh('a')).rejects.toMatchObject({
+      message: expect.stringContaining('shared store'),
+    })
+    const lease = await two.send()
+    expect((await two.pool.recover(lease)).result).toBe('failed')
+    expect(endpoint.asked).toBe(1)
+    await expect(two.get({ waitMs: 50 })).rejects.toMatchObject({
+      code: 'POOL_EXHAUSTED',
+      message: expect.stringContaining('shared store'),
+    })
+    await heal()
+    const returned = performance.now()
+    await until(() => back(one) && back(two))
+    expect((await two.get()).token.reveal()).toBe('token-2')
+    expect(performance.now() - returned).toBeLessThan(5000)
+    await until(() => one.credential().generation === 2)
+    expect(endpoint).toMatchObject({ asked: 2, reused: 0 })
+  })
+})
+
+describe('a store that lost all it knew', () => {
+  test('gets back the newest that any instance holds, never an older one', async () => {
+    const endpoint = new RotatingEndpoint()
+    const [one, two] = (await instances(2, endpoint, [credential('a')])) as [
+      SharedInstance,
+      SharedInstance,
+    ]
+    await Promise.all([one.send(), two.send()])
+    await one.pool.refresh('a')
+    await until(() => two.credential().generation === 2)
+    await redis.command('FLUSHALL')
+    await until(() => back(one))
+    const fresh = await instances(1, endpoint, [credential('a')])
+    expect((await (fresh[0] as SharedInstance).send()).token.reveal()).toBe('token-2')
+    expect(endpoint).toMatchObject({ asked: 2, reused: 0 })
+  })
+
+  test('keeps limits: what was used before still counts', async () => {
+    const limits = { rate: ['12/3s'] }
+    const all = await instances(2, new RotatingEndpoint(), [fixed('a')], { limits })
+    for (const instance of all) for (let i = 0; i < 6; i++) await instance.send()
+    const used = performance.now()
+    await redis.command('FLUSHALL')
+    await Promise.all(all.map((each) => each.send()))
+    expect(performance.now() - used).toBeGreaterThan(2500)
+  })
+})
+
+describe('limits while the store is away', () => {
+  test('are shared out, and hold together with what was used before', async () => {
+    const limits = { rate: ['12/s'] }
+    const all = await instances(3, new RotatingEndpoint(), [fixed('a')], { limits })
+    const sent: number[] = []
+    const drive = async (instance: SharedInstance, end: number) => {
+      while (performance.now() < end) {
+        const lease = await instance.get({ waitMs: 50 }).catch(() => undefined)
+        if (!lease) continue
+        lease.dispatched()
+        sent.push(performance.now())
+        instance.pool.settle(lease, { kind: 'ok' })
+      }
+    }
+    await Promise.all(all.map((each) => each.send()))
+    // So that each knows of three.
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    setTimeout(() => void redis.kill(), 700)
+    const end = performance.now() + 3000
+    await Promise.all(all.map((each) => drive(each, end)))
+    sent.sort((a, b) => a - b)
+    for (const [index, at] of sent.entries()) {
+      const twelfth = sent[index + 12]
+      if (twelfth !== undefined) expect(twelfth - at).toBeGreaterThanOrEqual(1000)
+    }
+    expect(sent.filter((at) => at > end - 1000).length).toBeGreaterThanOrEqual(8)
+  })
+
+  test('of a day go on with a part of what was left', async () => {
+    const limits = { rate: ['100/d'] }
+    const all = await instances(2, new RotatingEndpoint(), [fixed('a')], { limits })
+    for (const each of all) for (let i = 0; i < 10; i++) await each.send()
+    await new Promise((resolve) => setTimeout(resolve, 600))
+    await redis.kill()
+    await until(() => all.every(away))
+    let served = 0
+    for (const each of all) {
+      while (await each.send({ kind: 'ok' }, { waitMs: 0 }).catch(() => undefined)) served += 1
+    }
+    expect(served).toBeGreaterThanOrEqual(70)
+    expect(served).toBeLessThanOrEqual(90)
+  })
+})
+
+test('the slots of an instance that has died come back', async () => {
+  const all = await instances(2, new RotatingEndpoint(), [fixed('a')], {
+    limits: { concurrency: 2 },
+  })
+  const [one, two] = all as [SharedInstance, SharedInstance]
+  await one.get()
+  await one.get()
+  await expect(two.get({ waitMs: 300 })).rejects.toMatchObject({ code: 'POOL_EXHAUSTED' })
+  await one[Symbol.asyncDispose]()
+  open.splice(open.indexOf(one), 1)
+  two.pool.settle(await two.get(), { kind: 'unknown' })
+})

@@ -1,0 +1,101 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createClient } from 'redis'
+
+/** A real redis-server of one's own, on loopback, in a folder that goes with its scope. */
+export class RedisServer implements AsyncDisposable {
+  readonly port: number
+  readonly folder: string
+  readonly #args: readonly string[]
+  #child: ChildProcess | undefined
+
+  private constructor(port: number, folder: string, args: readonly string[]) {
+    this.port = port
+    this.folder = folder
+    this.#args = args
+  }
+
+  /** `args` are options as on the command line: `['--replicaof', …]`. */
+  static async start(args: readonly string[] = []): Promise<RedisServer> {
+    const folder = mkdtempSync(join(tmpdir(), 'cupbearer-redis-'))
+    // Another process may take the port between the look and the start.
+    for (let tries = 0; ; tries++) {
+      const server = new RedisServer(await freePort(), folder, args)
+      try {
+        await server.start()
+        return server
+      } catch (error) {
+        if (tries === 4) throw error
+      }
+    }
+  }
+
+  get url(): string {
+    return `redis://127.0.0.1:${this.port}`
+  }
+
+  /** Starts it, again after `kill`: empty, as it writes nothing to the disk. */
+  async start(): Promise<void> {
+    const common = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '']
+    const child = spawn('redis-server', [...this.#args, ...common, '--dir', this.folder], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    this.#child = child
+    let said = ''
+    for await (const chunk of child.stdout) {
+      said += chunk
+      if (/Ready to accept connections|Running mode=sentinel/.test(said)) break
+    }
+    if (child.exitCode !== null) throw new Error(`redis-server ended: ${said}`)
+    child.stdout.on('error', () => {})
+    child.stdout.resume()
+  }
+
+  /** Stops it in its tracks: connections stay, nothing is answered. */
+  freeze(): void {
+    this.#child?.kill('SIGSTOP')
+  }
+  thaw(): void {
+    this.#child?.kill('SIGCONT')
+  }
+
+  async kill(): Promise<void> {
+    const child = this.#child
+    if (!child || child.exitCode !== null || child.signalCode !== null) return
+    const ended = once(child, 'exit')
+    child.kill('SIGCONT')
+    child.kill('SIGKILL')
+    await ended
+  }
+
+  /** One command, over a connection of its own. */
+  async command(...args: string[]): Promise<unknown> {
+    const client = createClient({ url: this.url, RESP: 2 })
+    client.on('error', () => {})
+    await client.connect()
+    try {
+      return await client.sendCommand(args)
+    } finally {
+      client.destroy()
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill()
+    rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  server.close()
+  await once(server, 'close')
+  return port
+}
