@@ -385,11 +385,14 @@ class App implements Cupbearer {
   }
 
   #ready(): { ready: boolean; reasons: string[] } {
-    const reasons = this.#status()
+    const pools = this.#status()
+    const reasons = pools
       .filter((pool) => pool.status === 'exhausted')
       .map((pool) => `pool ${pool.name} has no active token`)
     reasons.push(...(this.#serving?.ailments() ?? []))
     if (this.#draining) reasons.push('shutting down')
-    return { ready: reasons.length === 0, reasons }
+    const ready = reasons.length === 0
+    // Tokens serve on: an instance that cannot hear the others is degraded, and still ready.
+    return { ready, reasons: [...reasons, ...new Set(pools.flatMap((pool) => pool.trouble ?? []))] }
   }
 }

@@ -28,21 +28,32 @@ describe('docs/errors.md', () => {
     string,
     string,
   ]
+  /** The sections that are headed by a code: it, then what it means and what to do. */
+  const sections = (part: string) =>
+    part
+      .split(/^### /m)
+      .slice(1)
+      .map((section) => section.split(/\n\n|\n$/))
+      .map(([code = '', meaning = '', advice = '']) => [code.replaceAll('`', ''), meaning, advice])
   /** The cells of a table's rows that begin with a code. */
-  const rows = (section: string) =>
-    section
+  const rows = (part: string) =>
+    part
       .split('\n')
       .filter((line) => line.startsWith('| `'))
       .map((line) => line.split('|').map((cell) => cell.trim().replaceAll('`', '')))
       .map(([, ...cells]) => cells.slice(0, -1))
 
-  test('has every answer of the proxy with its status, and no other', () => {
+  test('has a section for every answer of the proxy with its status, and no other', () => {
     const codes = Object.entries(WIRE_CODES).map(([code, { status }]) => [code, `${status}`])
-    expect(rows(wire).map((cells) => cells.slice(0, 2))).toEqual(codes)
+    const found = sections(wire).map(([code, meaning]) => [
+      code,
+      /^Status (\d+)\./.exec(`${meaning}`)?.[1],
+    ])
+    expect(found).toEqual(codes)
   })
 
-  test('has every failure of a command or credential, and no other', () => {
-    expect(rows(operator).map(([code]) => code)).toEqual([...OPERATOR_CODES])
+  test('has a section for every failure of a command or credential, and no other', () => {
+    expect(sections(operator).map(([code]) => code)).toEqual([...OPERATOR_CODES])
   })
 
   test('has every answer of the admin API with its status, and no other', () => {
@@ -51,14 +62,13 @@ describe('docs/errors.md', () => {
   })
 
   test('says of each what it means and what to do', () => {
-    const texts = [
-      ...rows(wire).map((cells) => cells.slice(2)),
-      ...rows(operator).map((cells) => cells.slice(1)),
-      ...rows(admin).map((cells) => cells.slice(2)),
-    ]
-    for (const text of texts) {
-      expect(text).toHaveLength(2)
-      for (const cell of text) expect(cell).toMatch(/^.{10,}$/)
+    for (const [, meaning, advice] of [...sections(wire), ...sections(operator)]) {
+      expect(meaning).toMatch(/^.{10,}$/)
+      expect(advice).toMatch(/^\*\*What to do:\*\* .{10,}$/)
+    }
+    for (const cells of rows(admin)) {
+      expect(cells).toHaveLength(4)
+      for (const cell of cells.slice(2)) expect(cell).toMatch(/^.{10,}$/)
     }
   })
 })

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
+import { parse as parseYaml } from 'yaml'
 import { Events } from '../src/events.ts'
 import { createMetrics } from '../src/metrics.ts'
 import { sampleExchange, samplePool } from './support/admin.ts'
@@ -168,3 +170,59 @@ test('closing stops listening', () => {
   metrics.close()
   expect(events.listenerCount('exchange') + events.listenerCount('refresh')).toBe(0)
 })
+
+interface Rule {
+  readonly alert: string
+  readonly expr: string
+  readonly annotations: { readonly summary: string; readonly description: string }
+}
+
+const read = (file: string) => readFileSync(new URL(`../docs/${file}`, import.meta.url), 'utf8')
+
+test('the alert rules and the Grafana dashboard ask for metrics and labels that are there', async () => {
+  const { metrics, scrape } = setUp()
+  const series = [...(await scrape()).keys()]
+  metrics.close()
+  const { groups } = parseYaml(read('alerts.yml')) as { groups: { rules: Rule[] }[] }
+  const rules = groups.flatMap((group) => group.rules)
+  expect(rules.map(({ alert }) => alert).sort()).toEqual([
+    'CupbearerAuthOverhead',
+    'CupbearerEgressDown',
+    'CupbearerLoginNeeded',
+    'CupbearerNoActiveToken',
+    'CupbearerQueueWaiting',
+    'CupbearerRefreshFailures',
+    'CupbearerRequestsFail',
+  ])
+  const dashboard = JSON.parse(read('grafana/cupbearer.json')) as {
+    panels: { targets: { expr: string }[] }[]
+    templating: { list: { query: { query: string } | string }[] }
+  }
+  const variables = dashboard.templating.list.map(({ query }) =>
+    typeof query === 'string' ? '' : query.query,
+  )
+  const asked = [
+    ...rules.map(({ expr }) => expr),
+    ...dashboard.panels.flatMap(({ targets }) => targets.map(({ expr }) => expr)),
+    ...variables,
+  ]
+  expect(asked.length).toBeGreaterThan(25)
+  // `job` is Prometheus's own.
+  const unknown = asked.flatMap(selectors).filter(({ name, labels }) => {
+    const known = series.filter((each) => each.split('{')[0] === name)
+    return known.length === 0 || labels.some((label) => !known[0]?.includes(`${label}="`))
+  })
+  expect(unknown).toEqual([])
+})
+
+/** The metrics in an expression of PromQL, and the labels that it chooses them by. */
+function selectors(expr: string): { name: string; labels: string[] }[] {
+  return [...expr.matchAll(/\b((?:cupbearer|process|nodejs)_\w+)(?:\{([^}]*)\})?/g)].map(
+    ([, name, matchers = '']) => ({
+      name: name as string,
+      labels: [...matchers.matchAll(/(\w+)\s*[=!]/g)]
+        .map(([, label]) => label as string)
+        .filter((label) => label !== 'job'),
+    }),
+  )
+}

@@ -4,7 +4,7 @@ import { onlyParameters, type Query, readChoice, readInteger, readText } from '.
 /** In the order in which they are shown. */
 export const STATES = ['active', 'cooling', 'quarantined', 'pending', 'revoked'] as const
 
-const SORTS = ['configured', 'id', 'trouble', 'expiry', 'uses'] as const
+export const SORTS = ['configured', 'id', 'trouble', 'expiry', 'uses'] as const
 const NAMES = ['state', 'egress', 'search', 'sort', 'offset', 'limit']
 const MAX_LIMIT = 1000
 

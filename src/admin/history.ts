@@ -5,6 +5,8 @@ import type { PoolStatus } from '../pool/lease.ts'
 const STEP_MS = 10_000
 /** An hour. */
 const STEPS = 360
+/** The steps that have ended, and the one that is being counted. */
+const SLOTS = STEPS + 1
 
 /** What requests came to, as charts tell them apart. */
 const COUNTED = ['ok', 'expired', 'limited', 'denied', 'failed'] as const
@@ -113,24 +115,24 @@ const COUNTS = 6
 
 /** One pool's ring of steps. */
 class Track {
-  readonly #counts = new Uint32Array(STEPS * COUNTS)
-  readonly #ttl = new Float32Array(STEPS).fill(Number.NaN)
-  readonly #active = new Uint32Array(STEPS)
+  readonly #counts = new Uint32Array(SLOTS * COUNTS)
+  readonly #ttl = new Float32Array(SLOTS).fill(Number.NaN)
+  readonly #active = new Uint32Array(SLOTS)
 
   count(step: number, code: number): void {
-    const index = (step % STEPS) * COUNTS + code
+    const index = (step % SLOTS) * COUNTS + code
     this.#counts[index] = (this.#counts[index] as number) + 1
   }
 
   end(step: number, ttl: number | undefined, active: number): void {
-    this.#ttl[step % STEPS] = ttl ?? Number.NaN
-    this.#active[step % STEPS] = active
+    this.#ttl[step % SLOTS] = ttl ?? Number.NaN
+    this.#active[step % SLOTS] = active
   }
 
   /** Makes room for these steps, both included. */
   clear(from: number, to: number): void {
-    for (let step = Math.max(from, to - STEPS + 1); step <= to; step++) {
-      const slot = step % STEPS
+    for (let step = Math.max(from, to - SLOTS + 1); step <= to; step++) {
+      const slot = step % SLOTS
       this.#counts.fill(0, slot * COUNTS, (slot + 1) * COUNTS)
       this.#ttl[slot] = Number.NaN
       this.#active[slot] = 0
@@ -139,7 +141,7 @@ class Track {
 
   /** The steps before this one. */
   read(step: number, steps: number): PoolHistory {
-    const slots = Array.from({ length: steps }, (_, index) => (step - steps + index) % STEPS)
+    const slots = Array.from({ length: steps }, (_, index) => (step - steps + index) % SLOTS)
     const counted = (code: number) =>
       slots.map((slot) => this.#counts[slot * COUNTS + code] as number)
     const [ok, expired, limited, denied, failed] = COUNTED.map((name) => counted(CODES[name]))

@@ -1,52 +1,27 @@
 import { REPORTABLE } from '../exchange/remote-leases.ts'
 import { CREDENTIAL_ACTIONS } from './backend.ts'
+import { SORTS, STATES } from './credential-query.ts'
+import {
+  closed,
+  inPath,
+  inQuery,
+  integer,
+  json,
+  leasing,
+  listOf,
+  number,
+  open,
+  orNull,
+  plain,
+  record,
+  schema,
+  text,
+  time,
+  timeOrNull,
+} from './openapi-parts.ts'
+import { trace, tracePaths } from './openapi-traces.ts'
 
 /** The API as an OpenAPI 3.1 document, served at `/api/openapi.json`. */
-
-const text = { type: 'string' }
-const number = { type: 'number' }
-const integer = { type: 'integer' }
-const orNull = (type: string) => ({ type: [type, 'null'] })
-const time = { type: 'string', format: 'date-time' }
-const timeOrNull = { type: ['string', 'null'], format: 'date-time' }
-const listOf = (items: object) => ({ type: 'array', items })
-const record = (properties: object) => ({ type: 'object', properties })
-const schema = (name: string) => ({ $ref: `#/components/schemas/${name}` })
-
-const json = (description: string, content: object) => ({
-  description,
-  content: { 'application/json': { schema: content } },
-})
-const plain = (description: string, type: string) => ({
-  description,
-  content: { [type]: { schema: text } },
-})
-const inPath = (name: string, description: string) => ({
-  name,
-  in: 'path',
-  required: true,
-  description,
-  schema: text,
-})
-const inQuery = (name: string, description: string, type: object = text) => ({
-  name,
-  in: 'query',
-  description,
-  schema: type,
-})
-const open = (summary: string, responses: object) => ({ get: { summary, security: [], responses } })
-const failure = json('Refused; `code` says why', schema('Error'))
-const closed = (summary: string, responses: object, parameters: object[] = []) => ({
-  summary,
-  parameters,
-  responses: { ...responses, default: failure },
-})
-/** Open to clients that may lease, too. */
-const leasing = (body: string, operation: ReturnType<typeof closed>) => ({
-  ...operation,
-  security: [{ adminToken: [] }, { client: [] }],
-  requestBody: { content: { 'application/json': { schema: schema(body) } } },
-})
 
 const pool = inPath('name', 'Name of the pool')
 const action = (name: string) => ({
@@ -57,9 +32,11 @@ const action = (name: string) => ({
   ),
 })
 
+const STATE = { enum: STATES }
+
 const credential = record({
   id: text,
-  state: { enum: ['pending', 'active', 'cooling', 'quarantined', 'revoked'] },
+  state: STATE,
   egress: text,
   egressAddress: orNull('string'),
   generation: integer,
@@ -76,39 +53,43 @@ const credential = record({
   lastError: orNull('string'),
 })
 
-const attempt = record({
-  credential: orNull('string'),
-  generation: orNull('integer'),
-  egress: text,
-  address: orNull('string'),
-  status: orNull('integer'),
-  verdict: text,
-  connectMs: orNull('number'),
-  tlsMs: orNull('number'),
-  firstByteMs: orNull('number'),
-  totalMs: number,
-  reused: { type: 'boolean' },
-  fault: { enum: ['token', 'egress', 'request', 'upstream', null] },
+const count = listOf(integer)
+
+const egress = record({
+  name: text,
+  up: { type: 'boolean' },
+  address: { ...orNull('string'), description: 'As upstreams see it, where it is probed' },
+  drift: { ...record({ time, from: text, to: text }), type: ['object', 'null'] },
+  reason: orNull('string'),
+  since: timeOrNull,
+  pools: listOf(
+    record({ pool: text, ...Object.fromEntries(STATES.map((state) => [state, integer])) }),
+  ),
 })
 
-const trace = record({
-  id: text,
+const history = record({
+  stepSeconds: integer,
+  end: { ...time, description: 'Of the last step' },
+  steps: integer,
+  pools: {
+    type: 'object',
+    additionalProperties: record({
+      ok: count,
+      expired: count,
+      limited: count,
+      denied: count,
+      failed: count,
+      refreshes: count,
+      ttlSeconds: listOf(orNull('number')),
+      active: count,
+    }),
+  },
+})
+
+const activity = record({
+  seq: integer,
+  event: { enum: ['credential', 'egress', 'config'] },
   time,
-  kind: { enum: ['exchange', 'tunnel', 'denied', 'lease'] },
-  client: record({ name: orNull('string'), address: text }),
-  method: text,
-  url: { ...text, description: 'Secret parts are masked' },
-  pool: orNull('string'),
-  status: orNull('integer'),
-  durationMs: number,
-  waitMs: number,
-  verdict: text,
-  skipped: listOf(record({ credential: text, why: text })),
-  attempts: listOf(attempt),
-  refresh: record({ role: { enum: ['led', 'joined'] }, ms: number, result: text }),
-  replay: record({ done: { type: 'boolean' }, why: text }),
-  bytes: record({ in: integer, out: integer }),
-  error: record({ code: text, message: text }),
 })
 
 const field = record({ name: text, value: text })
@@ -173,7 +154,9 @@ export const openApi = {
     }),
     '/api/openapi.json': { get: closed('This document', { 200: json('OpenAPI 3.1', record({})) }) },
     '/api/pools': {
-      get: closed('Every pool', { 200: json('Pools', record({ pools: listOf(schema('Pool')) })) }),
+      get: closed('Every pool', { 200: json('Pools', record({ pools: listOf(schema('Pool')) })) }, [
+        inQuery('credentials', 'false leaves the credentials out', { type: 'boolean' }),
+      ]),
     },
     '/api/pools/{name}': { get: closed('One pool', { 200: json('Pool', schema('Pool')) }, [pool]) },
     ...Object.fromEntries(
@@ -223,29 +206,78 @@ export const openApi = {
         ),
       ),
     },
-    '/api/traces': {
+    ...tracePaths,
+    '/api/events': {
       get: closed(
-        'The latest requests, newest first',
-        { 200: json('Traces', record({ traces: listOf(schema('Trace')) })) },
+        'Server-sent events with JSON data: trace, pool, credential, egress, config; omitted counts traces left out',
+        { 200: plain('Event stream', 'text/event-stream') },
+        [inQuery('traces', 'At most so many in a second; all, unless given', integer)],
+      ),
+    },
+    '/api/pools/{name}/credentials': {
+      get: closed(
+        'A page of a pool’s credentials',
+        {
+          200: json(
+            'Credentials; total counts all that match',
+            record({ total: integer, offset: integer, credentials: listOf(schema('Credential')) }),
+          ),
+        },
         [
-          inQuery('pool', 'Of this pool'),
-          inQuery('credential', 'Tried with this credential'),
-          inQuery('status', 'Answered with this status', integer),
-          inQuery('verdict', 'Ended with this verdict'),
-          inQuery('since', 'Arrived at this time or later', time),
-          inQuery('limit', 'At most so many', { ...integer, default: 100 }),
+          pool,
+          inQuery('state', 'In this state', STATE),
+          inQuery('egress', 'Pinned to this egress'),
+          inQuery('search', 'With this in id, subject, egress or last error'),
+          inQuery('sort', 'Their order', { enum: SORTS, default: 'configured' }),
+          inQuery('offset', 'After so many', { ...integer, default: 0 }),
+          inQuery('limit', 'At most so many', { ...integer, default: 100, maximum: 1000 }),
         ],
       ),
     },
-    '/api/traces/{id}': {
-      get: closed('One request', { 200: json('Trace', schema('Trace')) }, [
-        inPath('id', 'As in the response’s Cupbearer-Trace field'),
+    '/api/pools/{name}/credentials/{id}': {
+      get: closed('One credential', { 200: json('Credential', schema('Credential')) }, [
+        pool,
+        inPath('id', 'Id of the credential'),
       ]),
     },
-    '/api/events': {
-      get: closed('Server-sent events: trace, pool and credential, JSON data', {
-        200: plain('Event stream', 'text/event-stream'),
+    '/api/egresses': {
+      get: closed('Every egress, and how many credentials of which pool leave by it', {
+        200: json('Egresses', record({ egresses: listOf(egress) })),
       }),
+    },
+    '/api/history': {
+      get: closed(
+        'The last hour of each pool in steps of 10 s, oldest first',
+        { 200: json('History', history) },
+        [inQuery('since', 'Only steps that ended after this time', time)],
+      ),
+    },
+    '/api/activity': {
+      get: closed('What last happened to credentials, egresses and the configuration', {
+        200: json(
+          'Events as the stream tells them, newest first',
+          record({ activity: listOf(activity) }),
+        ),
+      }),
+    },
+    '/api/dashboard-links': {
+      post: closed('A link that signs one browser in, once and within 5 minutes', {
+        201: json('The link', record({ url: text, expiresAt: time })),
+      }),
+    },
+    '/api/sessions': {
+      post: {
+        ...closed(
+          'Change {"code": …} of a link, or the admin token, for a session of the dashboard',
+          {
+            201: json(
+              'The session, a bearer that gets no lease',
+              record({ session: text, expiresAt: time }),
+            ),
+          },
+        ),
+        security: [{ adminToken: [] }, {}],
+      },
     },
   },
   components: {

@@ -7,6 +7,7 @@ import { check } from './check.ts'
 import { type Command, CommandError, type CommonOptions, EXIT, reportError } from './command.ts'
 import { dashboard } from './dashboard.ts'
 import { demo } from './demo.ts'
+import { doctor } from './doctor.ts'
 import { env } from './env.ts'
 import { har } from './har.ts'
 import { init } from './init.ts'
@@ -23,6 +24,7 @@ const COMMANDS: readonly Command[] = [
   run,
   env,
   check,
+  doctor,
   status,
   trace,
   har,

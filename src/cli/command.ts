@@ -1,6 +1,7 @@
 import type { Argv } from 'yargs'
 import type { Config } from '../config/schema.ts'
-import { ConfigError, CupbearerError, type OperatorCode, type WireCode } from '../errors.ts'
+import { ConfigError, CupbearerError } from '../errors.ts'
+import { HINTS } from './hints.ts'
 
 /** What every command takes. */
 export interface CommonOptions {
@@ -72,20 +73,12 @@ function messageOf(error: unknown): string {
   return `unexpected failure (${syscall ? `${syscall}: ` : ''}${kind})`
 }
 
-const HINTS: Partial<Record<WireCode | OperatorCode, string>> = {
-  STORE_CORRUPT: 'put a backup back, or move the file away to start afresh with new logins',
-  STORE_KEY_WRONG: 'set storeKey, or put back the key file that belongs to this store',
-  STORE_IN_USE: 'another Cupbearer runs with this store; `cupbearer status` shows it',
-  CA_INVALID: '`cupbearer ca rotate` makes a new CA',
-  LISTEN_FAILED: 'choose another address, or port 0 for any free one',
-}
-
 function hintFor(error: unknown): string | undefined {
   if (error instanceof CommandError) return error.hint
   if (error instanceof ConfigError) {
     return error.issues.some(({ message }) => message === 'cannot be read (no such file)')
       ? '`cupbearer init` writes a configuration to start from; -c names another file'
-      : 'docs/configuration.md explains every key'
+      : HINTS.CONFIG_INVALID
   }
   if (error instanceof CupbearerError) return HINTS[error.code]
   return 'set "log": { "level": "debug" } in the configuration to see where it comes from'

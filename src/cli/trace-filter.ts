@@ -40,8 +40,8 @@ export function withFilters(command: Argv<CommonOptions>): Argv<TraceOptions> {
 }
 
 /** The filters as the API takes them. */
-export function queryOf(options: TraceOptions): URLSearchParams {
-  const query = new URLSearchParams()
+export function queryOf(options: TraceOptions, limit?: number): URLSearchParams {
+  const query = new URLSearchParams(limit === undefined ? {} : { limit: String(limit) })
   for (const name of ['pool', 'status', 'credential', 'verdict', 'client', 'kind'] as const) {
     const value = options[name]
     if (value !== undefined) query.set(name, String(value))

@@ -4,6 +4,7 @@ import { storyOf } from '../trace/story.ts'
 import { type Colours, coloursFor } from './colour.ts'
 import { type Command, CommandError, EXIT, print, withConfig } from './command.ts'
 import { eventsOf } from './events.ts'
+import { hintOf } from './hints.ts'
 import { callAdmin, openAdmin } from './running.ts'
 import { milliseconds, plain, table } from './table.ts'
 import { matcherOf, queryOf, type TraceOptions, withFilters } from './trace-filter.ts'
@@ -51,8 +52,7 @@ export const trace: Command = (cli) =>
       await withConfig(options.config, async (config) => {
         if (id !== undefined) return tell(config, id, { curl, json })
         if (follow) return followTraces(config, options, json)
-        const query = queryOf(options)
-        query.set('limit', String(limit))
+        const query = queryOf(options, limit)
         const answer = await callAdmin<{ traces: Trace[] }>(config, 'GET', `/api/traces?${query}`)
         print(json ? JSON.stringify(answer) : renderList(answer.traces))
       })
@@ -65,7 +65,12 @@ async function tell(
   { curl, json }: { curl: boolean; json: boolean },
 ): Promise<void> {
   const trace = await callAdmin<ToldTrace>(config, 'GET', `/api/traces/${encodeURIComponent(id)}`)
-  if (!curl) return print(json ? JSON.stringify(trace) : storyOf(trace).map(plain).join('\n'))
+  if (!curl) {
+    print(json ? JSON.stringify(trace) : storyOf(trace).map(plain).join('\n'))
+    const hint = trace.error && hintOf(trace.error.code)
+    if (hint && !json) print(`  hint: ${hint}`)
+    return
+  }
   if (!trace.curl) throw new CommandError(EXIT.failed, 'this was no request that curl could send')
   print(plain(trace.curl))
 }
@@ -81,7 +86,7 @@ async function followTraces(config: Config, options: TraceOptions, json: boolean
     // The stream has begun: what ends meanwhile stands in both, and is shown once.
     const shown = new Set<string>()
     if (options.since !== undefined) {
-      const path = `/api/traces?${queryOf(options)}&limit=1000000`
+      const path = `/api/traces?${queryOf(options, 1_000_000)}`
       const { traces } = await callAdmin<{ traces: Trace[] }>(config, 'GET', path)
       for (const trace of traces.reverse()) {
         show(trace)
@@ -93,7 +98,8 @@ async function followTraces(config: Config, options: TraceOptions, json: boolean
     }
   } catch (error) {
     if (abort.signal.aborted) return
-    throw error
+    if (error instanceof CommandError) throw error
+    // What is left is the connection's: it broke off.
   }
   if (!abort.signal.aborted) throw new CommandError(EXIT.failed, 'the proxy has ended the stream')
 }

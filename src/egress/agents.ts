@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net'
 import type { buildConnector, Dispatcher } from 'undici'
-// The index would load all of undici, and its cookies the copy within Node too: 60 ms and 9 MB at start.
-import Agent from 'undici/lib/dispatcher/agent.js'
+import type Agent from 'undici/lib/dispatcher/agent.js'
 import type { UpstreamConfig } from '../config/schema.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { UnpinnedGuard } from './connections.ts'
@@ -51,10 +50,11 @@ export class Agents {
     return this.#entries.size
   }
 
-  get(key: string): Dispatcher {
+  /** `create`: the class, which only a request by `fetch` needs. */
+  get(key: string, create: typeof Agent): Dispatcher {
     let entry = this.#entries.get(key)
     if (!entry) {
-      entry = { agent: this.#create(key), usedAt: 0 }
+      entry = { agent: this.#create(key, create), usedAt: 0 }
       this.#entries.set(key, entry)
       this.#cancelSweep ??= this.#clock.schedule(IDLE_MS, () => this.#sweep())
     }
@@ -78,9 +78,9 @@ export class Agents {
     await drained
   }
 
-  #create(key: string): Agent {
+  #create(key: string, create: typeof Agent): Agent {
     const sessions = new SessionCache()
-    return new Agent({
+    return new create({
       connect: (options, callback) => this.#connect(options, callback, sessions, key),
       pipelining: 1,
       keepAliveTimeout: IDLE_MS,

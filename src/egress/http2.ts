@@ -181,7 +181,8 @@ export class Http2Connection implements UpstreamConnection {
     // The session ends its side when its GOAWAY is out, and would then wait for the peer without a bound.
     if (socket.writableFinished) socket.destroy()
     else socket.once('finish', () => socket.destroy())
-    this.#session.destroy()
+    // Not from within a callback of nghttp2, which goes on with the session when it returns.
+    setImmediate(() => this.#session.destroy())
   }
 
   #close(): void {

@@ -10,6 +10,12 @@ import {
   type TLSSocket,
 } from 'node:tls'
 
+/**
+ * What may wait to be sent: with Node's own 16 KiB each record of a long body would stop its sender and start it
+ * again. Node's types do not know the option, its documentation does.
+ */
+const HIGH_WATER = { highWaterMark: 128 * 1024 }
+
 /** TLS sessions to resume, by `host:port`; one cache belongs to one credential on one egress. */
 export class SessionCache {
   static readonly #MAX = 32
@@ -75,6 +81,7 @@ export class TlsClient {
         secureContext: this.#secureContext(),
         ALPNProtocols: [...(options.protocols ?? HTTP1_ONLY)],
         rejectUnauthorized: true,
+        ...HIGH_WATER,
         checkServerIdentity: (_name, certificate) => checkIdentity(host, certificate),
       })
       const fail = (error: unknown) => {

@@ -11,6 +11,7 @@ import {
   redactHeaders,
   type Secrets,
   scrub,
+  secretParameters,
   secretValues,
 } from './redact.ts'
 
@@ -52,7 +53,10 @@ export class Observer {
       if (parent && TRACEPARENT.test(parent)) record.parent = parent
     }
     if (messages) {
-      const values = secretValues(headers, this.#options)
+      const values = [
+        ...secretValues(headers, this.#options),
+        ...secretParameters(record.url, this.#options),
+      ]
       this.#values.set(record, values)
       const shown = redactHeaders(headers, values, this.#options)
       record.messages = { request: { headers: shown, body: undefined }, response: undefined }

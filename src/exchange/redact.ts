@@ -72,6 +72,28 @@ export function secretValues(headers: readonly string[], secrets: Secrets): stri
   return values.filter((value) => value.length >= LEAST_SECRET)
 }
 
+/** The values of the secret parameters of a URL, as they are sent and as they are meant. */
+export function secretParameters(url: string, { names }: Secrets): string[] {
+  const start = url.indexOf('?')
+  if (start === -1) return []
+  return url
+    .slice(start + 1)
+    .split(/[&;#]/)
+    .flatMap((part) => {
+      const [name = '', ...value] = part.split('=')
+      return isSecretName(name, names) ? spellingsOf(value.join('=')) : []
+    })
+    .filter((value) => value.length >= LEAST_SECRET)
+}
+
+function spellingsOf(encoded: string): string[] {
+  try {
+    return [...new Set([encoded, decodeURIComponent(encoded)])]
+  } catch {
+    return [encoded]
+  }
+}
+
 function isSecretHeader(name: string, secrets: Secrets): boolean {
   return name.startsWith('proxy-') || isSecretName(name, secrets.headers)
 }

@@ -191,7 +191,7 @@ class Attempt extends Readable {
   readonly #feed: (attempt: Attempt) => Promise<void>
 
   constructor(feed: (attempt: Attempt) => Promise<void>) {
-    super({ highWaterMark: READ_SIZE })
+    super({ highWaterMark: 2 * READ_SIZE })
     this.#feed = feed
   }
 

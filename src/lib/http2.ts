@@ -85,10 +85,13 @@ export function regularFields(raw: readonly string[]): RawHeaders {
 }
 
 /**
- * Resets a stream. node:http2 ends first what has not ended yet, and what was cut short would look whole to the peer:
- * here no END_STREAM goes before the RST_STREAM.
+ * Resets a stream, once nghttp2 is not at work on it: from within its callbacks that ends the process with some
+ * versions of Node. What has not ended yet is not ended before, as node:http2 would do it: what was cut short
+ * would look whole to the peer.
  */
 export function resetStream(stream: Http2Stream, code: number): void {
   if (!stream.writableEnded) stream._final = (done) => done()
-  stream.close(code)
+  setImmediate(() => {
+    if (!stream.destroyed) stream.close(code)
+  })
 }

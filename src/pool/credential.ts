@@ -1,41 +1,21 @@
 import type { CredentialState } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Secret } from '../lib/secret.ts'
-import type { PinnedConnect, PinnedFetch, Source } from '../sources/source.ts'
+import type { Source } from '../sources/source.ts'
 import type { CredentialRecord } from '../store/store.ts'
-import type { RefreshPolicy } from '../token/lifetime.ts'
 import { ClockSkew } from '../token/skew.ts'
 import type { TokenSet } from '../token/token.ts'
 import { hashText } from './hash.ts'
 import type { Heaped } from './heap.ts'
-import type { Lane } from './lane.ts'
 import type { CredentialStatus } from './lease.ts'
 import type { Limits } from './limits.ts'
+import type { CredentialSettings } from './settings.ts'
 import { Tenure } from './tenure.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
 
 /** How a refresh failed, as far as the credential is concerned. */
 export type RefreshFailure = 'transient' | 'egress'
-
-/** What of a credential the configuration says and a reload may change. */
-export interface CredentialSettings {
-  /** `pool/credential`. */
-  readonly key: string
-  /** The host it asks for tokens, where that is known. */
-  host: string | undefined
-  index: number
-  lane: Lane
-  headers: readonly string[]
-  policy: RefreshPolicy
-  fetch: PinnedFetch
-  connect: PinnedConnect | undefined
-  /**
-   * Of instances that share a store: may they renew without each other (`free`), only one at a time (`in-turn`), or
-   * does a renewal use up what may be used once (`once`)?
-   */
-  sharing: 'free' | 'in-turn' | 'once'
-}
 
 /**
  * One credential's facts and what follows from them. Only verbs change facts; the state is never stored, it

@@ -53,3 +53,9 @@ export class Grant implements Lease {
     if (this.stage === 'reserved') this.#leave(this)
   }
 }
+
+/** A lease as the pool made it. */
+export function ownGrant(lease: Lease): Grant {
+  if (lease instanceof Grant) return lease
+  throw new TypeError('a lease of this pool is needed')
+}

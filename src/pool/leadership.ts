@@ -80,18 +80,20 @@ export class Leadership {
     const before = credential.token
     const deadline = clock.monotonic() + timeoutMs()
     const force = cause === 'operator'
+    const followed = (): RefreshResult => {
+      joined()
+      return { kind: 'ok', reason: undefined }
+    }
     for (;;) {
       if (shared.trouble !== undefined) return this.#alone(credential, renew)
-      const attempt = credential.attempt
       const claim = await shared
         .claim(credential.id, credential.generation, force)
         .catch(() => undefined)
       if (!claim) return this.#alone(credential, renew)
       // Another may have brought one while this one asked.
-      if (credential.token !== before && credential.attempt === attempt) {
+      if (credential.token !== before) {
         if (claim.kind === 'mine') await this.#giveUp(credential.id, claim.fence)
-        joined()
-        return { kind: 'ok', reason: undefined }
+        return followed()
       }
       switch (claim.kind) {
         case 'mine':
@@ -113,6 +115,7 @@ export class Leadership {
         case 'held':
           await this.#wait(credential.id, Math.min(claim.ms + 1, LOOK_MS))
       }
+      if (credential.token !== before) return followed()
       if (credential.revoked || credential.gone) {
         joined()
         const reason = credential.lastError

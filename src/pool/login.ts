@@ -3,6 +3,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { LoginDialogue } from '../sources/source.ts'
 import type { TokenSet } from '../token/token.ts'
 import type { Credential } from './credential.ts'
+import type { RefreshResult } from './refresher.ts'
 
 interface LoginsOptions {
   readonly pool: string
@@ -67,4 +68,11 @@ export class Logins {
 
 function cancelled(): SourceError {
   return new SourceError('transient', 'the login was cancelled')
+}
+
+/** Throws unless a renewal has brought a token. */
+export function assertRenewed(pool: string, id: string, { kind, reason }: RefreshResult): void {
+  if (kind === 'ok') return
+  const code = kind === 'revoked' ? 'SOURCE_REVOKED' : 'SOURCE_FAILED'
+  throw new CupbearerError(code, `${pool}/${id}: ${reason}`)
 }

@@ -2,14 +2,18 @@ import { createHash } from 'node:crypto'
 import type { LimitsConfig } from '../config/schema.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { SharedListener, SharedPool, SharedStore, Sight } from '../store/shared.ts'
+import type { Store } from '../store/store.ts'
 import type { Credential } from './credential.ts'
+import type { Desk } from './desk.ts'
 import type { Journal, PoolLog } from './journal.ts'
 import type { Lane } from './lane.ts'
 import { Leadership } from './leadership.ts'
 import type { LeaseRequest } from './lease.ts'
 import type { Limits } from './limits.ts'
+import type { LimitsBoard } from './limits-board.ts'
 import { tokenOf } from './roster.ts'
-import { type LimitsBoard, SharedLimits } from './shared-limits.ts'
+import { SharedLimits } from './shared-limits.ts'
+import type { Stock } from './stock.ts'
 
 /** Sessions that the store was asked about. */
 const MAX_SESSIONS = 10_000
@@ -24,13 +28,16 @@ interface PeersOptions {
   readonly journal: Journal
   readonly log: PoolLog | undefined
   readonly timeoutMs: () => number
-  readonly credentials: () => ReadonlyMap<string, Credential>
-  readonly lane: (egress: string) => Lane
-  /** Something about these has changed elsewhere. */
-  readonly changed: (credentials: readonly Credential[], reason: string) => void
-  /** A credential got what it had asked for, or learned when to ask again. */
-  readonly answered: (credential: Credential) => void
-  readonly bind: (session: string, id: string) => void
+  readonly stock: Stock
+  readonly desk: () => Desk
+}
+
+/** Joins the other instances, where the store has any. */
+export function joinPeers(
+  { name, store, clock, log }: { name: string; store: Store; clock: Clock; log?: PoolLog },
+  parts: Omit<PeersOptions, 'pool' | 'store' | 'clock' | 'log'>,
+): Peers | undefined {
+  return store.shared && new Peers({ ...parts, pool: name, store: store.shared, clock, log })
 }
 
 /** The other instances on the same store, as this pool sees them. */
@@ -46,7 +53,7 @@ export class Peers implements SharedListener {
   #closed = false
 
   constructor(options: PeersOptions) {
-    const { pool, clock, journal, timeoutMs, store } = options
+    const { pool, clock, journal, timeoutMs, store, stock } = options
     this.#options = options
     const shared = store.join(pool, this)
     this.#shared = shared
@@ -64,6 +71,9 @@ export class Peers implements SharedListener {
       ask: (id, ask) => shared.ask(id, ask),
       asked: 0,
     }
+    journal.share((credential) => this.catchUp(credential))
+    stock.onBound = (session, id) => this.#bound(session, id)
+    stock.trouble = () => this.trouble
   }
 
   /** Why the others cannot be heard; undefined while they can. */
@@ -80,7 +90,7 @@ export class Peers implements SharedListener {
     const { limits } = credential
     if (!(limits instanceof SharedLimits)) return
     limits.attach(credential, () => {
-      if (!this.#closed && !credential.gone) this.#options.answered(credential)
+      if (!this.#closed && !credential.gone) this.#options.desk().answered(credential)
     })
   }
 
@@ -100,11 +110,11 @@ export class Peers implements SharedListener {
     const id = await this.#shared.session(digest(session)).catch(() => undefined)
     if (this.#sessions.size >= MAX_SESSIONS) this.#sessions.clear()
     this.#sessions.add(session)
-    if (id !== undefined && this.#options.credentials().has(id)) this.#options.bind(session, id)
+    const { stock } = this.#options
+    if (id !== undefined && stock.byId.has(id)) stock.bind(session, id)
   }
 
-  /** A session was bound here. */
-  bound(session: string, id: string): void {
+  #bound(session: string, id: string): void {
     void this.#shared.bindSession(digest(session), id).catch(() => {})
   }
 
@@ -131,12 +141,12 @@ export class Peers implements SharedListener {
   }
 
   freed(id: string): void {
-    const limits = this.#options.credentials().get(id)?.limits
+    const limits = this.#options.stock.byId.get(id)?.limits
     if (limits instanceof SharedLimits) limits.freed()
   }
 
   wanted(id: string, share: number): void {
-    const limits = this.#options.credentials().get(id)?.limits
+    const limits = this.#options.stock.byId.get(id)?.limits
     if (limits instanceof SharedLimits) limits.share(share)
   }
 
@@ -146,8 +156,8 @@ export class Peers implements SharedListener {
 
   reached(up: boolean, emptied: boolean): void {
     if (this.#closed) return
-    const { clock, credentials, pool, log, changed } = this.#options
-    const all = [...credentials().values()]
+    const { clock, stock, pool, log } = this.#options
+    const all = [...stock.byId.values()]
     if (up) {
       this.leadership.regain()
       log?.warn({ pool, emptied }, 'the shared store answers')
@@ -161,12 +171,12 @@ export class Peers implements SharedListener {
       if (up) credential.limits.regain(emptied)
       else credential.limits.lose()
     }
-    changed(all, up ? 'the shared store answers' : 'the shared store is away')
+    this.#tell(all, up ? 'the shared store answers' : 'the shared store is away')
   }
 
   async close(): Promise<void> {
     this.#closed = true
-    for (const { limits } of this.#options.credentials().values()) {
+    for (const { limits } of this.#options.stock.byId.values()) {
       if (limits instanceof SharedLimits) limits.close()
     }
     await this.#looking
@@ -177,9 +187,8 @@ export class Peers implements SharedListener {
     // What comes in the same burst is looked at together.
     await Promise.resolve()
     while (!this.#closed && (this.#pending === 'all' || this.#pending.size > 0)) {
-      const { credentials } = this.#options
       const everything = this.#pending === 'all'
-      const known = credentials()
+      const known = this.#options.stock.byId
       const keys =
         this.#pending === 'all'
           ? [...known.keys()]
@@ -190,7 +199,7 @@ export class Peers implements SharedListener {
       if (!found || this.#closed) continue
       const sights: [Credential, Sight][] = []
       for (const [key, sight] of found) {
-        const credential = credentials().get(key)
+        const credential = this.#options.stock.byId.get(key)
         if (credential) sights.push([credential, sight])
         else if (sight.restMs > 0) this.#restLane(key.slice(LANE.length), sight.restMs)
       }
@@ -199,14 +208,14 @@ export class Peers implements SharedListener {
   }
 
   #restLane(egress: string, ms: number): void {
-    const { clock, lane, changed } = this.#options
-    const members = [...lane(egress).members]
+    const { clock, stock } = this.#options
+    const members = [...stock.lane(egress).members]
     for (const credential of members) credential.cool(clock.monotonic() + ms)
-    changed(members, `upstream limited egress ${egress}`)
+    this.#tell(members, `upstream limited egress ${egress}`)
   }
 
   #follow(sights: readonly [Credential, Sight][], everything: boolean): void {
-    const { clock, journal, random, changed } = this.#options
+    const { clock, journal, random } = this.#options
     const followed: Credential[] = []
     for (const [credential, { record, removed, restMs }] of sights) {
       if (credential.gone) continue
@@ -235,7 +244,14 @@ export class Peers implements SharedListener {
       this.leadership.heard(credential.id)
       followed.push(credential)
     }
-    if (followed.length > 0) changed(followed, 'another instance has told of it')
+    if (followed.length > 0) this.#tell(followed, 'another instance has told of it')
+  }
+
+  /** Something about these has changed elsewhere. */
+  #tell(credentials: readonly Credential[], reason: string): void {
+    const desk = this.#options.desk()
+    desk.changedAll(credentials, reason, this.#options.clock.monotonic())
+    desk.rearm()
   }
 }
 

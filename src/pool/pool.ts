@@ -9,18 +9,17 @@ import type {
   Source,
   SourceVars,
 } from '../sources/source.ts'
-import type { SharedStore } from '../store/shared.ts'
 import type { Store } from '../store/store.ts'
 import type { Credential } from './credential.ts'
 import { Desk } from './desk.ts'
-import { Grant } from './grant.ts'
+import { ownGrant } from './grant.ts'
 import { Journal, type PoolLog } from './journal.ts'
 import { KeyRing } from './key-ring.ts'
 import { Learning } from './learning.ts'
 import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
 import { Limits } from './limits.ts'
-import { Logins } from './login.ts'
-import { Peers } from './peers.ts'
+import { assertRenewed, Logins } from './login.ts'
+import { joinPeers, type Peers } from './peers.ts'
 import { Refresher, type RefreshResult } from './refresher.ts'
 import { callRoll } from './roster.ts'
 import { describePool } from './status.ts'
@@ -91,7 +90,13 @@ export class Pool {
     this.#random = options.random ?? Math.random
     this.#stock = new Stock(name, options.config, options.held ?? (() => false))
     this.#journal = new Journal(name, store, clock, log)
-    this.#peers = store.shared && this.#join(store.shared)
+    this.#peers = joinPeers(options, {
+      random: this.#random,
+      journal: this.#journal,
+      timeoutMs: () => this.#config.refresh.timeout,
+      stock: this.#stock,
+      desk: () => this.#desk,
+    })
     this.#desk = new Desk({
       pool: name,
       config: () => this.#config,
@@ -206,6 +211,7 @@ export class Pool {
       meter: this.#desk.meter,
       refreshes: this.#refresher,
       waiting: this.#desk.waiting,
+      trouble: this.#peers?.trouble,
     })
   }
 
@@ -220,7 +226,7 @@ export class Pool {
     if (credential.revoked) {
       throw new CupbearerError('SOURCE_REVOKED', `${this.name}/${id} is revoked: release it first`)
     }
-    this.#check(id, await this.#refresher.run(credential, 'operator').promise)
+    assertRenewed(this.name, id, await this.#refresher.run(credential, 'operator').promise)
   }
 
   /**
@@ -233,18 +239,10 @@ export class Pool {
     if (credential.source.login) {
       const token = await this.#logins.run(credential, dialogue, signal)
       if (credential.gone) throw new CupbearerError('SOURCE_FAILED', `${this.name}/${id} has left`)
-      return this.#check(id, await this.#refresher.take(credential, token))
+      return assertRenewed(this.name, id, await this.#refresher.take(credential, token))
     }
     if (credential.revoked || credential.quarantined) await this.release(id)
-    this.#check(id, await this.#refresher.run(credential, 'operator').promise)
-  }
-
-  #check(id: string, { kind, reason }: RefreshResult): void {
-    if (kind === 'ok') return
-    throw new CupbearerError(
-      kind === 'revoked' ? 'SOURCE_REVOKED' : 'SOURCE_FAILED',
-      `${this.name}/${id}: ${reason}`,
-    )
+    assertRenewed(this.name, id, await this.#refresher.run(credential, 'operator').promise)
   }
 
   /** Takes a credential out of the pool for a back-off, at the operator's wish. */
@@ -322,7 +320,6 @@ export class Pool {
   #load(fingerprints: ReadonlyMap<string, string>): ReturnType<Store['load']> {
     const present = this.#stock.byId
     const wanted = [...fingerprints].filter(([id, each]) => present.get(id)?.fingerprint !== each)
-    if (wanted.length === 0 && present.size > 0) return Promise.resolve(new Map())
     return this.#options.store.load(this.name, new Set(wanted.map(([id]) => id)))
   }
 
@@ -340,32 +337,6 @@ export class Pool {
     for (const credential of this.#stock.byId.values()) this.#journal.writeUsage(credential, false)
     await this.#journal.close()
     await this.#peers?.close()
-  }
-
-  #join(store: SharedStore): Peers {
-    const { name, clock, log } = this.#options
-    const desk = () => this.#desk
-    const peers = new Peers({
-      pool: name,
-      store,
-      clock,
-      log,
-      random: this.#random,
-      journal: this.#journal,
-      timeoutMs: () => this.#config.refresh.timeout,
-      credentials: () => this.#stock.byId,
-      lane: (egress) => this.#stock.lane(egress),
-      bind: (session, id) => this.#stock.bind(session, id),
-      answered: (credential) => desk().answered(credential),
-      changed: (credentials, reason) => {
-        desk().changedAll(credentials, reason, clock.monotonic())
-        desk().rearm()
-      },
-    })
-    this.#journal.share((credential) => peers.catchUp(credential))
-    this.#stock.onBound = (session, id) => peers.bound(session, id)
-    this.#stock.trouble = () => peers.trouble
-    return peers
   }
 
   /** Renews a token that upstream refused before its end; nobody gets it until that has worked. */
@@ -424,9 +395,4 @@ export class Pool {
   #shuttingDown(): WireError {
     return new WireError('SHUTTING_DOWN', 'the proxy is shutting down')
   }
-}
-
-function ownGrant(lease: Lease): Grant {
-  if (lease instanceof Grant) return lease
-  throw new TypeError('a lease of this pool is needed')
 }

@@ -2,7 +2,6 @@ import { SourceError } from '../errors.ts'
 import type { EventMap, Events, RenewalCall } from '../events.ts'
 import type { Clock } from '../lib/clock.ts'
 import { SingleFlight } from '../lib/single-flight.ts'
-import { nextTraceId } from '../lib/trace-id.ts'
 import type { Store } from '../store/store.ts'
 import { adjustForSkew } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
@@ -14,6 +13,7 @@ import { type Leadership, Unsettled } from './leadership.ts'
 import { Schedule } from './schedule.ts'
 import type { SigningKeys } from './signing-keys.ts'
 import { adoptStored } from './stored.ts'
+import { tellRenewal } from './tell-renewal.ts'
 import type { Turns } from './turns.ts'
 
 export type RefreshCause = EventMap['refresh'][0]['cause']
@@ -190,35 +190,16 @@ export class Refresher {
     if (!led) return result
     if (result.kind === 'ok') this.#successes += 1
     const outcome = result.kind === 'ok' || result.kind === 'revoked' ? result.kind : 'failed'
-    const trace = this.#tell(credential, cause, outcome, started, result.reason, log.calls)
-    return { ...result, trace, calls: log.calls }
-  }
-
-  /** Tells observers of a try; gives the trace id of its record. */
-  #tell(
-    credential: Credential,
-    cause: RefreshCause,
-    result: 'ok' | 'failed' | 'revoked',
-    started: number,
-    reason: string | undefined,
-    calls: readonly RenewalCall[],
-  ): string {
-    const { clock, events, pool } = this.#options
-    const id = nextTraceId()
-    events.emit('refresh', {
-      time: clock.now(),
-      pool,
-      credential: credential.id,
+    const trace = tellRenewal(
+      this.#options,
+      credential,
       cause,
-      result,
-      generation: credential.generation,
-      ms: clock.monotonic() - started,
-      reason,
-      id,
-      egress: credential.settings.lane.name,
-      calls,
-    })
-    return id
+      outcome,
+      started,
+      result.reason,
+      log.calls,
+    )
+    return { ...result, trace, calls: log.calls }
   }
 
   /** Asks the source, within the time-out; a source that ignores the signal is not waited for. */
@@ -289,7 +270,7 @@ export class Refresher {
     const result = await this.#keep(credential, ++credential.attempt, token, true)
     this.#options.ended(credential, result)
     const outcome = result.kind === 'ok' ? 'ok' : 'failed'
-    this.#tell(credential, 'operator', outcome, started, result.reason, [])
+    tellRenewal(this.#options, credential, 'operator', outcome, started, result.reason, [])
     return result
   }
 

@@ -5,10 +5,11 @@ import type { CredentialRecord, UsageRecord } from '../store/store.ts'
 import { DpopKey } from '../token/dpop.ts'
 import { readToken } from '../token/jwt.ts'
 import type { TokenSet } from '../token/token.ts'
-import { Credential, type CredentialSettings } from './credential.ts'
+import { Credential } from './credential.ts'
 import type { Lane } from './lane.ts'
 import { type Limits, mergeLimits } from './limits.ts'
 import { pinnedEgress } from './pin.ts'
+import type { CredentialSettings } from './settings.ts'
 
 type Stored = Map<string, { record: CredentialRecord; usage: UsageRecord | undefined }>
 

@@ -1,58 +1,18 @@
 import type { LimitsConfig } from '../config/schema.ts'
-import type { Clock } from '../lib/clock.ts'
-import type { Answer, Ask } from '../store/shared.ts'
+import type { Answer } from '../store/shared.ts'
 import { Alarm } from './alarm.ts'
 import { Limits } from './limits.ts'
+import type { LimitsBoard, LimitsOwner } from './limits-board.ts'
 import { Outage } from './outage.ts'
+import { MOST_GOOD_MS, Places, termsOf, UntoldUses } from './places.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
-/** A place is good for this part of its window, within bounds: for so long it counts though nobody uses it. */
-const GOOD_PART = 25
-const LEAST_GOOD_MS = 10
-const MOST_GOOD_MS = 1000
-/** Most places taken ahead of need. */
-const MAX_AHEAD = 1000
 /** Below this many, places are asked for one by one, as requests need them. */
 const LEAST_AHEAD = 4
 /** An idle slot is kept so long for the next request, unless others wait for it. */
 const IDLE_MS = 100
 /** After a call that failed though the store answers. */
 const AGAIN_MS = 100
-/** Most uses that are remembered one by one while the store is away. */
-const MAX_MADE = 1024
-
-/** What shared limits need of the pool. */
-export interface LimitsBoard {
-  readonly clock: Clock
-  /** The store answers. */
-  readonly up: () => boolean
-  /** How many instances share. */
-  readonly instances: () => number
-  readonly ask: (id: string, ask: Ask) => Promise<Answer>
-  /** How many requests places are being asked for, over all credentials. */
-  asked: number
-}
-
-/** What shared limits need of their credential. */
-export interface LimitsOwner {
-  readonly id: string
-  readonly generation: number
-}
-
-/** Uses that no place covers. */
-interface Made {
-  at: number
-  count: number
-  ofToken: boolean
-}
-
-/** Places that were granted together and are not used yet. */
-interface Batch {
-  count: number
-  until: number
-  /** Names them when they are given back; 0 for those that cannot be. */
-  stamp: number
-}
 
 /**
  * Limits that all instances keep together. Places in the windows, uses and slots are granted by the store, and
@@ -65,9 +25,8 @@ export class SharedLimits extends Limits {
   #config: LimitsConfig
   #owner: LimitsOwner | undefined
   #changed: () => void = () => {}
-  /** All that are not dispatched yet, reserved ones too, oldest first: one place is as good as another. */
-  #batches: Batch[] = []
-  #places = 0
+  /** All that are not dispatched yet, reserved ones too. */
+  readonly #places = new Places()
   #wanted = 0
   #busy = false
   #mustTell = false
@@ -78,7 +37,7 @@ export class SharedLimits extends Limits {
   #spent = false
   #goodFor = MOST_GOOD_MS
   #ahead = 1
-  #made: Made[] = []
+  readonly #made = new UntoldUses()
   #returned: [number, number][] = []
   #heard: Answer | undefined
   #outage: Outage | undefined
@@ -102,7 +61,7 @@ export class SharedLimits extends Limits {
   /** The credential has left: what it holds goes back. */
   detach(): void {
     this.#wanted = 0
-    this.#giveBack(this.#places - this.reserved)
+    this.#giveBack(this.#places.total - this.reserved)
     this.#tell()
   }
 
@@ -116,7 +75,7 @@ export class SharedLimits extends Limits {
     return this.inFlight + this.#wanted
   }
   override get usedUp(): boolean {
-    return super.usedUp || (this.#spent && this.#places === 0)
+    return super.usedUp || (this.#spent && this.#places.total === 0)
   }
   /** The store counts: nothing has to be written here. */
   override get mustWrite(): boolean {
@@ -145,7 +104,7 @@ export class SharedLimits extends Limits {
   override atHand(now: number): boolean {
     if (!this.#isLimited) return true
     this.#sweep(now)
-    const placed = !this.#isCounted || this.#places > this.reserved
+    const placed = !this.#isCounted || this.#places.total > this.reserved
     const slotted = this.#config.concurrency === undefined || this.#slots > this.inFlight
     if (placed && slotted) return true
     return (this.#outage?.freeAt(now, this.reserved, this.inFlight) ?? NEVER) <= now
@@ -185,12 +144,7 @@ export class SharedLimits extends Limits {
     this.#spent = false
     this.#retryAt = 0
     // Places of the old token are no uses of the new one.
-    if (this.#config.uses !== undefined) {
-      const kept = Math.min(this.#places, this.reserved)
-      this.#batches =
-        kept > 0 ? [{ count: kept, until: this.#batches[0]?.until ?? 0, stamp: 0 }] : []
-      this.#places = kept
-    }
+    if (this.#config.uses !== undefined) this.#places.keep(this.reserved)
   }
 
   /** Others wait for slots: no more than so many are kept. */
@@ -221,17 +175,17 @@ export class SharedLimits extends Limits {
     this.#slots = this.#config.concurrency === undefined ? 0 : this.inFlight
     if (emptied) {
       this.#returned = []
-      this.#batches = []
-      this.#places = 0
+      this.#places.keep(0)
       const longest = this.windows.toSorted((a, b) => b.rate.windowMs - a.rate.windowMs)[0]
       longest?.used(now)
-      this.#made = (longest?.log() ?? []).map(([at, count]) => ({ at, count, ofToken: false }))
+      const made = (longest?.log() ?? []).map(([at, count]) => ({ at, count, ofToken: false }))
       if (this.#config.uses !== undefined && this.uses > 0) {
-        this.#made.push({ at: -NEVER, count: this.uses, ofToken: true })
+        made.push({ at: -NEVER, count: this.uses, ofToken: true })
       }
+      this.#made.replace(made)
     }
     if (!this.#isLimited) return
-    this.#mustTell = this.#made.length > 0 || this.#slots > 0 || this.#returned.length > 0
+    this.#mustTell = !this.#made.isEmpty || this.#slots > 0 || this.#returned.length > 0
     this.#tell()
   }
 
@@ -252,12 +206,9 @@ export class SharedLimits extends Limits {
   }
 
   #measure(): void {
-    const { rate, uses } = this.#config
-    const good = Math.min(...rate.map(({ windowMs }) => windowMs / GOOD_PART), MOST_GOOD_MS)
-    this.#goodFor = Math.max(LEAST_GOOD_MS, Math.floor(good))
-    const ahead = rate.map(({ count, windowMs }) => (count * this.#goodFor) / windowMs)
-    if (uses !== undefined) ahead.push(uses / 100)
-    this.#ahead = Math.floor(Math.min(...ahead, MAX_AHEAD))
+    const { goodFor, ahead } = termsOf(this.#config)
+    this.#goodFor = goodFor
+    this.#ahead = ahead
   }
 
   /** How many more requests its own uses leave room for: no instance may have more. */
@@ -285,7 +236,7 @@ export class SharedLimits extends Limits {
     } else period.uses += 1
     if (this.#ahead < LEAST_AHEAD || this.#busy || this.#retryAt > now) return
     const target = Math.min(this.#ahead, Math.max(this.#period.before, this.#period.uses))
-    const free = this.#places - this.reserved
+    const free = this.#places.total - this.reserved
     if (free * 2 >= target) return
     const count = Math.min(target - free, this.#room(now))
     if (count <= 0) return
@@ -294,65 +245,38 @@ export class SharedLimits extends Limits {
   }
 
   #usePlace(now: number, counts: boolean): void {
-    const first = this.#batches.find(({ until }) => until >= now) ?? this.#batches[0]
+    const used = this.#places.use(now)
     // A place that is over still counts for a while, and what is told now takes its turn.
-    if (!first || first.until < now) this.#note(now, 1, !first && counts)
-    if (!first) return
-    first.count -= 1
-    this.#places -= 1
-    if (first.count === 0) this.#batches.splice(this.#batches.indexOf(first), 1)
+    if (used !== 'good') this.#note(now, 1, used === 'none' && counts)
   }
 
-  /** Notes a use that no place covers; neighbours share an entry, which keeps the list short. */
+  /** Notes uses that no good place covers. */
   #note(at: number, count: number, ofToken: boolean): void {
     this.#outage?.count(count)
-    const last = this.#made.at(-1)
-    const width = Math.max(1, Math.min(...this.#config.rate.map((each) => each.windowMs)) / 256)
-    if (last && last.ofToken === ofToken && at - last.at < width) {
-      last.at = at
-      last.count += count
-    } else this.#made.push({ at, count, ofToken })
-    if (this.#made.length > MAX_MADE) {
-      // Counted as later than they were, which only ever keeps more back.
-      const [oldest, next] = this.#made.splice(0, 2) as [Made, Made]
-      const ofEither = oldest.ofToken || next.ofToken
-      this.#made.unshift({ at: next.at, count: oldest.count + next.count, ofToken: ofEither })
-    }
+    const least = Math.min(...this.#config.rate.map(({ windowMs }) => windowMs))
+    this.#made.note(at, count, ofToken, Math.max(1, least / 256))
     this.#mustTell = true
     this.#tell()
   }
 
   /** Gives back what is over and unused; what is over and spoken for is counted anew. */
   #sweep(now: number): void {
-    const first = this.#batches[0]
-    if (!first || first.until >= now) return
-    let over = 0
-    for (const { until, count } of this.#batches) if (until < now) over += count
-    this.#giveBack(Math.min(over, this.#places - this.reserved))
-    // Its window has hardly begun: those who still hold it, say because they connect, get it prolonged.
-    for (const batch of this.#batches) {
-      if (batch.until >= now || this.#outage) continue
-      this.#made.push({ at: now + this.#goodFor, count: batch.count, ofToken: false })
-      batch.until = now + this.#goodFor
-      batch.stamp = 0
+    if (this.#places.endsAt >= now) return
+    this.#giveBack(Math.min(this.#places.over(now), this.#places.total - this.reserved))
+    // Their window has hardly begun: those who still hold them, say because they connect, get them prolonged.
+    const until = now + this.#goodFor
+    const count = this.#outage ? 0 : this.#places.prolong(now, until)
+    if (count > 0) {
+      this.#made.note(until, count, false, 0)
       this.#mustTell = true
     }
     if (this.#mustTell) this.#tell()
   }
 
   #giveBack(count: number): void {
-    let left = count
-    while (left > 0) {
-      const batch = this.#batches[0]
-      if (!batch) return
-      const some = Math.min(left, batch.count)
-      if (batch.stamp > 0) this.#returned.push([batch.stamp, some])
-      batch.count -= some
-      this.#places -= some
-      left -= some
-      if (batch.count === 0) this.#batches.shift()
-      this.#mustTell = true
-    }
+    if (count <= 0) return
+    this.#returned.push(...this.#places.drop(count))
+    this.#mustTell = true
   }
 
   #tick(): void {
@@ -363,8 +287,9 @@ export class SharedLimits extends Limits {
   }
 
   #rearm(): void {
-    const [first] = this.#batches
-    if (first) this.#alarm.by(first.until + 1)
+    const now = this.#board.clock.monotonic()
+    // While the store is away, what is over stays until it is used.
+    this.#alarm.by(Math.max(this.#places.endsAt + 1, this.#outage ? now + AGAIN_MS : now))
     if (this.#idleSince < NEVER) this.#alarm.by(this.#idleSince + IDLE_MS)
   }
 
@@ -390,7 +315,7 @@ export class SharedLimits extends Limits {
     this.#slots = slots
     if (slots <= this.inFlight) this.#idleSince = NEVER
     const { rate, concurrency = 0, uses = 0 } = this.#config
-    const made = this.#made.splice(0)
+    const made = this.#made.take()
     const returned = this.#returned.splice(0)
     void this.#board
       .ask(owner.id, {
@@ -408,7 +333,7 @@ export class SharedLimits extends Limits {
       .then(
         (answer) => this.#take(answer, wanted, now),
         () => {
-          this.#made.unshift(...made)
+          this.#made.restore(made)
           this.#fail(wanted)
         },
       )
@@ -436,22 +361,22 @@ export class SharedLimits extends Limits {
 
   #keep({ granted: count, stamp }: Answer, sentAt: number, now: number): void {
     const until = sentAt + this.#goodFor
-    this.#places += count
-    if (until > now) this.#batches.push({ count, until, stamp })
-    else {
-      // The way is longer than they are good for: they are counted anew, and the next are good for longer.
-      this.#batches.push({ count, until: now + this.#goodFor, stamp: 0 })
-      this.#made.push({ at: now + this.#goodFor, count, ofToken: false })
-      this.#mustTell = true
-      this.#goodFor = Math.min(MOST_GOOD_MS, 2 * this.#goodFor)
+    if (until > now) {
+      this.#places.add(count, until, stamp)
+      return
     }
+    // The way is longer than they are good for: they are counted anew, and the next are good for longer.
+    this.#places.add(count, now + this.#goodFor, 0)
+    this.#made.note(now + this.#goodFor, count, false, 0)
+    this.#mustTell = true
+    this.#goodFor = Math.min(MOST_GOOD_MS, 2 * this.#goodFor)
   }
 
   #fail(wanted: number): void {
     this.#busy = false
     this.#want(-Math.min(wanted, this.#wanted))
     if (this.#outage || !this.#board.up()) return
-    this.#mustTell ||= this.#made.length > 0
+    this.#mustTell ||= !this.#made.isEmpty
     this.#retryAt = this.#board.clock.monotonic() + AGAIN_MS
     this.#changed()
   }

@@ -46,8 +46,10 @@ export function describePool(facts: {
   meter: Meter
   refreshes: { tries: number; successes: number }
   waiting: number
+  /** Why the other instances cannot be heard. */
+  trouble: string | undefined
 }): PoolStatus {
-  const { clock, meter, refreshes } = facts
+  const { clock, meter, refreshes, trouble } = facts
   const now = clock.monotonic()
   const all = [...facts.credentials]
   let credentials: readonly CredentialStatus[] | undefined
@@ -66,7 +68,8 @@ export function describePool(facts: {
   return {
     name: facts.name,
     targets: facts.config.targets,
-    status: active === 0 ? 'exhausted' : active < all.length ? 'degraded' : 'healthy',
+    status: active === 0 ? 'exhausted' : active < all.length || trouble ? 'degraded' : 'healthy',
+    trouble,
     tokens,
     avgTtlRemainingSeconds: ending > 0 ? ttl / ending / 1000 : undefined,
     refreshSuccessRate: refreshes.tries > 0 ? refreshes.successes / refreshes.tries : undefined,

@@ -31,7 +31,7 @@ export class ArrivingBody extends Readable implements IncomingBody {
   #trailers = NO_TRAILERS
 
   constructor(length: number | undefined, from: BodySource) {
-    super({ highWaterMark: 64 * 1024 })
+    super({ highWaterMark: 128 * 1024 })
     this.length = length
     this.#from = from
     // A client that leaves is heard of elsewhere; nobody may be reading then.

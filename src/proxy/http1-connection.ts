@@ -3,14 +3,19 @@ import { WireError } from '../errors.ts'
 import type { IncomingBody, ProxyReply, ProxyRequest } from '../exchange/request.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 import type { Course, MessageHandler, RequestHead } from '../lib/http1/message.ts'
-import { MessageError } from '../lib/http1/message.ts'
 import { RequestParser } from '../lib/http1/request.ts'
 import { type Inside, pathOf } from './authority-check.ts'
 import type { Served } from './connections.ts'
-import { type Destination, Http1Request, type OwnFields, readOwnFields } from './http1.ts'
+import {
+  type Destination,
+  Http1Request,
+  type OwnFields,
+  readOwnFields,
+  upgradeOf,
+} from './http1.ts'
 import { ArrivingBody, type BodySource, wholeBody } from './http1-body.ts'
 import { Http1Reply, type ReplyConnection } from './http1-reply.ts'
-import { ownAnswerBytes } from './reply.ts'
+import { asWireError, ownAnswerBytes } from './reply.ts'
 
 /** What the connections of a front have in common. */
 export interface Http1Front {
@@ -385,22 +390,4 @@ export class Http1Connection
     this.socket.write(ownAnswerBytes(error, trace))
     this.#close()
   }
-}
-
-function asWireError(cause: unknown): unknown {
-  if (!(cause instanceof MessageError)) return cause
-  const message =
-    cause.fault === 'too-large' ? 'the request header is too large' : 'the request is malformed'
-  return new WireError('BAD_REQUEST', message, { cause })
-}
-
-/** Only WebSocket is passed on; other offers go, and the request as what it is without (RFC 9110 §7.8). */
-function upgradeOf(head: RequestHead): string | undefined {
-  const { upgrade, method } = head
-  if (upgrade === undefined || method !== 'GET') return undefined
-  if (!upgrade.split(',').some((token) => token.trim() === 'websocket')) return undefined
-  if (head.framing === 'chunked' || head.length > 0) {
-    throw new WireError('BAD_REQUEST', 'a request to upgrade has no body')
-  }
-  return 'websocket'
 }

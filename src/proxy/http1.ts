@@ -1,3 +1,4 @@
+import { WireError } from '../errors.ts'
 import type { Client, IncomingBody, ProxyRequest } from '../exchange/request.ts'
 import type { Authority, Scheme } from '../lib/authority.ts'
 import type { RawHeaders } from '../lib/headers.ts'
@@ -67,6 +68,17 @@ export function readOwnFields(headers: readonly string[]): OwnFields {
     }
   }
   return fields
+}
+
+/** Only WebSocket is passed on; other offers go, and the request as what it is without (RFC 9110 §7.8). */
+export function upgradeOf(head: RequestHead): string | undefined {
+  const { upgrade, method } = head
+  if (upgrade === undefined || method !== 'GET') return undefined
+  if (!upgrade.split(',').some((token) => token.trim() === 'websocket')) return undefined
+  if (head.framing === 'chunked' || head.length > 0) {
+    throw new WireError('BAD_REQUEST', 'a request to upgrade has no body')
+  }
+  return 'websocket'
 }
 
 /** An HTTP/1 request as the exchange sees it. */

@@ -108,8 +108,13 @@ export class Http2Reply implements ProxyReply {
   }
 
   abort(_error: UpstreamError): void {
+    this.cut(constants.NGHTTP2_INTERNAL_ERROR)
+  }
+
+  /** Nothing more goes out, and the client sees that the answer is not whole. */
+  cut(code: number): void {
     this.ended = true
-    resetStream(this.#stream, constants.NGHTTP2_INTERNAL_ERROR)
+    resetStream(this.#stream, code)
   }
 
   async upgrade(
@@ -155,15 +160,14 @@ export class Http2Reply implements ProxyReply {
     const block: FieldBlock = Object.create(null)
     addFields(block, this.#trailers)
     this.#stream.sendTrailers(block)
-    // They leave at the end of this turn.
-    setImmediate(() => this.#forgetRequest())
+    this.#forgetRequest()
   }
 
   /** RFC 9113 §8.1: after the whole answer, the rest of the request may stay where it is. */
   #forgetRequest(): void {
     const stream = this.#stream
     if (stream.endAfterHeaders || stream.readableEnded || stream.state.remoteClose === 1) return
-    stream.close(constants.NGHTTP2_NO_ERROR)
+    resetStream(stream, constants.NGHTTP2_NO_ERROR)
   }
 }
 

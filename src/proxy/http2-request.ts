@@ -14,6 +14,8 @@ import { type OwnFields, readOwnFields } from './http1.ts'
 /** As in HTTP/1: methods are case-sensitive, and `trace` might pass for what it is not. */
 const METHOD = /^[A-Z0-9_-]{1,32}$/
 const NO_TRAILERS: RawHeaders = []
+/** RFC 9113 §6.5.2: each field counts for 32 bytes more than its name and value. */
+const FIELD_PART_BYTES = 16
 const WEBSOCKET_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 /** A request's field block, taken apart. */
@@ -32,7 +34,11 @@ export interface Http2Head {
  * Reads a field block, whose form nghttp2 has checked (RFC 9113 §8.3.1), and makes sure that it names the host that is
  * dialled. Throws `WireError`.
  */
-export function readHead(raw: readonly string[], inside: Inside): Http2Head {
+export function readHead(raw: readonly string[], inside: Inside, maxHeaderSize: number): Http2Head {
+  // nghttp2 knows of the limit only when the client has said that it does.
+  let size = 0
+  for (let i = 0; i < raw.length; i++) size += (raw[i] as string).length + FIELD_PART_BYTES
+  if (size > maxHeaderSize) throw new WireError('BAD_REQUEST', 'the request header is too large')
   let method = ''
   let path = ''
   let scheme = ''

@@ -9,7 +9,6 @@ import type { ServerConfig } from '../config/schema.ts'
 import type { WireError } from '../errors.ts'
 import type { Exchange } from '../exchange/exchange.ts'
 import type { Clock } from '../lib/clock.ts'
-import { resetStream } from '../lib/http2.ts'
 import type { Inside } from './authority-check.ts'
 import type { Connections, Served } from './connections.ts'
 import { Http2Reply, type JoinStreams } from './http2-reply.ts'
@@ -93,6 +92,7 @@ class Http2Connection implements Served {
   /** Whether the client has said that it speaks HTTP/2. */
   #greeted = false
   #calm = CALM.burst
+  #overdone = false
   #checkedAt: number
   /** Whether a request has come since the last check. */
   #busy = false
@@ -163,7 +163,8 @@ class Http2Connection implements Served {
       each.seen = seen
       each.movedAt = now
     } else if (now - each.movedAt >= this.#options.silence) {
-      resetStream(stream, constants.NGHTTP2_CANCEL)
+      reply.cut(constants.NGHTTP2_CANCEL)
+      request.leave()
     }
   }
 
@@ -174,7 +175,7 @@ class Http2Connection implements Served {
     const reply = new Http2Reply(stream, this.#options.join)
     let head: Http2Head
     try {
-      head = readHead(raw, this.#inside)
+      head = readHead(raw, this.#inside, this.#options.server.maxHeaderSize)
     } catch (error) {
       this.#refuse(reply, raw, error)
       return
@@ -184,6 +185,8 @@ class Http2Connection implements Served {
     const each: Exchanging = { request, reply, stream, seen: 0, movedAt: this.#checkedAt }
     this.#streams.add(each)
     stream.on('aborted', () => {
+      // By our own reset, which would not leave any more.
+      if (reply.ended) return
       request.leave()
       // Without an error the body would seem to have ended here.
       stream.destroy(new Error('the client left'))
@@ -224,8 +227,13 @@ class Http2Connection implements Served {
 
   #spend(): void {
     this.#calm -= 1
-    if (this.#calm < 0)
-      this.#session.destroy(new Error('too many idle frames'), constants.NGHTTP2_ENHANCE_YOUR_CALM)
+    if (this.#calm >= 0 || this.#overdone) return
+    this.#overdone = true
+    // Not from within a callback of nghttp2, which goes on with the session when it returns.
+    setImmediate(() => {
+      const code = constants.NGHTTP2_ENHANCE_YOUR_CALM
+      this.#session.destroy(new Error('too many idle frames'), code)
+    })
   }
 }
 

@@ -1,5 +1,6 @@
-import { WIRE_CODES, type WireError } from '../errors.ts'
+import { WIRE_CODES, WireError } from '../errors.ts'
 import type { RawHeaders } from '../lib/headers.ts'
+import { MessageError } from '../lib/http1/message.ts'
 
 /** An answer of the proxy's own: status, headers and JSON body (contract "On the wire", RFC 9209). */
 export function ownAnswer(
@@ -51,4 +52,12 @@ export const REASONS: Record<number, string> = {
   502: 'Bad Gateway',
   503: 'Service Unavailable',
   504: 'Gateway Timeout',
+}
+
+/** What the parser says of a request, as its client may know it. */
+export function asWireError(cause: unknown): unknown {
+  if (!(cause instanceof MessageError)) return cause
+  const message =
+    cause.fault === 'too-large' ? 'the request header is too large' : 'the request is malformed'
+  return new WireError('BAD_REQUEST', message, { cause })
 }

@@ -1,7 +1,7 @@
 import { IncomingMessage } from 'node:http'
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { type SecureContext, TLSSocket } from 'node:tls'
+import { type SecureContext, TLSSocket, type TLSSocketOptions } from 'node:tls'
 import { Proxy as MitmProxy } from 'http-mitm-proxy'
 import type { ServerConfig } from '../config/schema.ts'
 import type { Egresses } from '../egress/egress.ts'
@@ -26,6 +26,12 @@ import { joinSockets, whileOpen } from './tunnel.ts'
 
 /** TLS record type of a handshake (RFC 8446 §5.1): what a ClientHello begins with. */
 const TLS_HANDSHAKE = 0x16
+
+/**
+ * What may wait in a socket of a client's before the sender is held back. With Node's own 16 KiB each record of a long
+ * body would stop it and start it again.
+ */
+const HIGH_WATER = 128 * 1024
 
 /** Protocols that a client may choose inside a CONNECT, best first (RFC 7301). */
 const PROTOCOLS = ['h2', 'http/1.1']
@@ -100,7 +106,7 @@ export class Front extends MitmProxy implements Http1Front {
         this.#refusals.refuse(inside.socket, inside, method, url, error),
     })
     // A tunnel lets one way end before the other (RFC 9110 §9.3.6).
-    this.#server = createServer({ allowHalfOpen: true, noDelay: true })
+    this.#server = createServer({ allowHalfOpen: true, noDelay: true, highWaterMark: HIGH_WATER })
     this.#server.maxConnections = limits.maxConnections
     this.#server.on('connection', (socket: Socket) => this.take(socket))
     this.onConnect((request, socket, head) => this.#onConnect(request, socket as Socket, head))
@@ -294,11 +300,13 @@ export class Front extends MitmProxy implements Http1Front {
       socket.destroy()
       return
     }
-    const secure = new TLSSocket(socket, {
+    const options: TLSSocketOptions & { highWaterMark: number } = {
       isServer: true,
       secureContext,
       ALPNProtocols: PROTOCOLS,
-    })
+      highWaterMark: HIGH_WATER,
+    }
+    const secure = new TLSSocket(socket, options)
     secure.on('error', (error: NodeJS.ErrnoException) => {
       this.#options.log.debug({ host, code: error.code }, 'TLS with the client failed')
       secure.destroy()

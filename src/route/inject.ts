@@ -25,7 +25,7 @@ export interface OutgoingRequest {
 }
 
 /** Fields that the upstream leg sets itself, or that were dealt with here: `Expect` is answered by the proxy. */
-const OWN = ['host', 'expect', 'trailer']
+const OWN = ['host', 'expect']
 
 /** Never forwarded, whatever the pool. */
 const FORWARD_DROPS: ReadonlySet<string> = new Set([...HOP_BY_HOP, ...OWN])
@@ -51,13 +51,18 @@ function endToEnd(
   dropped: ReadonlySet<string>,
   injected: Injected | undefined,
 ): RawHeaders {
-  const output: RawHeaders = ['host', host]
+  const output: RawHeaders = []
   const listed = connectionListed(headers)
   let placed = false
+  let hostPlaced = false
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string
     const lower = name.toLowerCase()
     if (dropped.has(lower)) {
+      if (lower === 'host' && !hostPlaced) {
+        output.push(name, host)
+        hostPlaced = true
+      }
       // Of what one connection says of itself, this one word is true of the next one, too: trailers are passed on.
       if (lower === 'te' && headers[i + 1] === 'trailers') output.push(name, 'trailers')
       if (placed || lower !== injected?.lowerName) continue
@@ -71,6 +76,7 @@ function endToEnd(
     output.push(name, headers[i + 1] as string)
   }
   if (injected && !placed) output.push(injected.name, injected.value)
+  if (!hostPlaced) output.unshift('host', host)
   return output
 }
 

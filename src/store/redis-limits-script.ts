@@ -160,7 +160,9 @@ end
 local retry = 0
 if granted < want then
   if t < open then retry = open - t
-  elseif free > granted or (ahead > 0 and free > 0) then retry = ahead > 0 and able > 0 and 5 or 250
+  -- What is left is for those before it, or for the next round; what is held as slots comes back some time.
+  elseif able > granted then retry = 5
+  elseif free > granted then retry = 250
   else
     retry = 250
     for _, w in ipairs(windows) do
@@ -181,7 +183,9 @@ if granted < want then
     end
   end
   local forSlot = concurrency > 0 and idle + spare <= granted
-  redis.call('HSET', KEYS[5], me, int(since) .. ' ' .. int(t + retry + 60) .. ' ' .. (forSlot and '1' or '0'))
+  -- Whoever got some stands behind those who did not.
+  if granted > 0 then since = t end
+  redis.call('HSET', KEYS[5], me, int(since) .. ' ' .. int(t + retry + 200) .. ' ' .. (forSlot and '1' or '0'))
   redis.call('PEXPIRE', KEYS[5], int(retry + 6e4))
   if forSlot and others > 0 then
     redis.call('PUBLISH', channel, 'w ' .. me .. ' ' .. int(math.floor(concurrency / (holders + 1))) .. ' ' .. id)

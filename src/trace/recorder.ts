@@ -58,18 +58,18 @@ export class TraceRecorder {
   list(filter: TraceFilter = {}): Trace[] {
     const limit = Math.min(filter.limit ?? DEFAULT_LIMIT, this.#ring.size)
     const traces: Trace[] = []
-    for (const record of this.#ring.newestFirst()) {
+    for (const place of this.#ring.newestFirst()) {
       if (traces.length >= limit) break
-      if (matches(record, filter)) traces.push(this.#format(record))
+      if (this.#matches(place, filter)) traces.push(this.#format(place))
     }
     return traces
   }
 
   /** The trace of one request, while it is kept. */
   get(id: string): ToldTrace | undefined {
-    for (const record of this.#ring.newestFirst()) {
-      if (record.id !== id) continue
-      const trace = this.#format(record)
+    for (const place of this.#ring.newestFirst()) {
+      if (this.#ring.glance(place).id !== id) continue
+      const trace = this.#format(place)
       const proxy = this.#options.proxy?.()
       const curl = proxy ? (curlFor(trace, proxy) ?? null) : null
       return { ...trace, story: storyOf(trace), curl }
@@ -97,14 +97,16 @@ export class TraceRecorder {
   }
 
   readonly #record = (record: ExchangeRecord): void => {
-    const kept = this.#ring.add(record)
+    const place = this.#ring.add(record)
     const { egressAddress } = this.#options
     if (egressAddress) {
       // As it is now: it may drift later.
-      for (const attempt of kept.attempts) attempt.egressAddress = egressAddress(attempt.egress)
+      for (const attempt of this.#ring.glance(place).attempts) {
+        attempt.egressAddress = egressAddress(attempt.egress)
+      }
     }
     if (this.#listeners.size === 0) return
-    const trace = this.#format(kept)
+    const trace = this.#format(place)
     for (const listener of this.#listeners) listener(trace)
   }
 
@@ -112,22 +114,23 @@ export class TraceRecorder {
     this.#record(refreshRecord(outcome))
   }
 
-  #format(record: ExchangeRecord): Trace {
-    return formatTrace(record, this.#options.secretParameters?.())
+  #format(place: number): Trace {
+    return formatTrace(this.#ring.read(place), this.#options.secretParameters?.())
   }
-}
 
-function matches(record: ExchangeRecord, filter: TraceFilter): boolean {
-  return (
-    (filter.pool === undefined || record.pool === filter.pool) &&
-    (filter.status === undefined || record.status === filter.status) &&
-    (filter.verdict === undefined || record.verdict === filter.verdict) &&
-    (filter.kind === undefined || record.kind === filter.kind) &&
-    (filter.since === undefined || record.time >= filter.since) &&
-    (filter.client === undefined ||
-      record.client.name === filter.client ||
-      record.client.address === filter.client) &&
-    (filter.credential === undefined ||
-      record.attempts.some((attempt) => attempt.credential === filter.credential))
-  )
+  #matches(place: number, filter: TraceFilter): boolean {
+    const { pool, status, verdict, kind, client, attempts } = this.#ring.glance(place)
+    return (
+      (filter.pool === undefined || pool === filter.pool) &&
+      (filter.status === undefined || status === filter.status) &&
+      (filter.verdict === undefined || verdict === filter.verdict) &&
+      (filter.kind === undefined || kind === filter.kind) &&
+      (filter.since === undefined || this.#ring.timeOf(place) >= filter.since) &&
+      (filter.client === undefined ||
+        client.name === filter.client ||
+        client.address === filter.client) &&
+      (filter.credential === undefined ||
+        attempts.some((attempt) => attempt.credential === filter.credential))
+    )
+  }
 }

@@ -164,15 +164,13 @@ describe('trace', () => {
     const { out } = await cupbearer(['trace', '3f9c'], { cwd: folder.path })
     expect(out.split('\n')).toEqual([
       'GET https://api.supplier.example/orders',
-      '200, ok, in 153 ms',
-      '  2026-01-31T12:00:00.123Z  from crawler at 127.0.0.1, pool supplier, trace 3f9c',
-      '  passed over b: cooling',
-      '  waited 2.5 ms for a token',
-      '  attempt 1: a #3 by frankfurt to 192.0.2.1:443: 401 expired (connect 10 ms, TLS 20 ms, first byte 50 ms, all 51 ms)',
-      '  attempt 2: a #4 by frankfurt to 192.0.2.1:443: 200 ok (kept connection, first byte 20 ms, all 21 ms)',
-      '  led a refresh: renewed after 70 ms',
-      '  replayed: a newer token',
-      '  0 bytes in, 512 bytes out',
+      '200 after 153 ms: all went well',
+      '  At 2026-01-31T12:00:00.123Z it came from crawler at 127.0.0.1 for pool supplier; trace 3f9c.',
+      '  It waited 2.5 ms for a token: b (cooling) could not be had.',
+      '  It went out with the token of a (generation 3) by egress frankfurt to 192.0.2.1:443: 401, the token has expired (connect 10 ms, TLS 20 ms, first byte after 50 ms, all 51 ms).',
+      '  Its token was renewed for it: a new token was there after 70 ms.',
+      '  It was sent again (a newer token) with the token of a (generation 4) by egress frankfurt to 192.0.2.1:443 over a kept connection: 200 (first byte after 20 ms, all 21 ms).',
+      '  0 bytes came from the client, 512 bytes went back.',
       '',
     ])
   })

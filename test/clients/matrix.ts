@@ -11,6 +11,8 @@ export interface Client {
   readonly command: (base: string, folder: string) => readonly string[]
   /** Prints its version. */
   readonly version: readonly string[]
+  /** The version of HTTP that it has to say it spoke. */
+  readonly speaks?: string
   /** Steps that are not in its nature. */
   readonly without?: readonly Step[]
   /** Why versions of today reach nothing; one that does is tried like the others. */
@@ -49,6 +51,7 @@ export const TOOLS: readonly Client[] = [
     id: 'curl-h1',
     name: 'curl, HTTP/1.1',
     command: (base) => ['sh', program('curl.sh'), base, '--http1.1'],
+    speaks: '1.1',
     version: ['curl', '--version'],
     outside: '`curl --proxy http://127.0.0.1:8080 --cacert certs/ca.pem URL`',
   },
@@ -56,6 +59,7 @@ export const TOOLS: readonly Client[] = [
     id: 'curl-h2',
     name: 'curl, HTTP/2',
     command: (base) => ['sh', program('curl.sh'), base, '--http2'],
+    speaks: '2',
     version: ['curl', '--version'],
     outside: 'the same',
   },

@@ -219,8 +219,5 @@ test('reads a stream only as fast as the origin takes it, then sends all of it',
 })
 
 function stream(...pieces: string[]): Readable {
-  return Readable.from(
-    pieces.map((piece) => Buffer.from(piece)),
-    { objectMode: false },
-  )
+  return Readable.from(pieces.map((piece) => Buffer.from(piece)))
 }

@@ -281,7 +281,7 @@ describe('requests on the wire', () => {
     const socket = await client().connect(`api.test:${secure.port}`)
     await exchange(
       socket,
-      'GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close, Authorization, X-Hop\r\nX-Hop: 1\r\nX-End: 2\r\nTE: trailers\r\nProxy-Connection: keep-alive\r\nCupbearer-Session: s\r\n\r\n',
+      'GET / HTTP/1.1\r\nHost: api.test\r\nConnection: close, Authorization, X-Hop\r\nX-Hop: 1\r\nX-End: 2\r\nTE: gzip, trailers\r\nProxy-Connection: keep-alive\r\nCupbearer-Session: s\r\n\r\n',
     )
     const headers = secure.requests.at(-1)?.headers ?? []
     const names = headers.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase())

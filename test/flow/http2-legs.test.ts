@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { EventEmitter, once } from 'node:events'
+import { request as httpRequest, type IncomingMessage, type ServerResponse } from 'node:http'
 import {
   createSecureServer,
   type Http2SecureServer,
@@ -31,6 +31,8 @@ let server: Http2SecureServer
 let origin: Listener
 let port: number
 const apps: Partial<Record<'h1' | 'h2', TestApp>> = {}
+/** Tells of each response to `/events`, whose headers are out and whose body the test writes. */
+const events = new EventEmitter<{ stream: [Http2ServerResponse] }>()
 /** Ways of requests that their client gave up. */
 const aborted: string[] = []
 
@@ -65,6 +67,12 @@ async function answer(request: Http2ServerRequest, response: Http2ServerResponse
   const { pathname } = new URL(request.url, 'https://api.test')
   const { authorization = '' } = request.headers
   request.on('aborted', () => aborted.push(way + pathname))
+  if (pathname === '/events') {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    ;(response as unknown as ServerResponse).flushHeaders()
+    events.emit('stream', response)
+    return
+  }
   if (pathname === '/hang') return void request.on('error', () => {})
   const body = await bodyOf(request)
   if (pathname === '/heal' && authorization !== 'Bearer token-live') {
@@ -130,6 +138,8 @@ interface Answer {
 
 interface Client extends AsyncDisposable {
   ask(path: string, asked?: Asked): Promise<Answer>
+  /** The body of an answer while it comes. */
+  read(path: string): Promise<AsyncIterator<Buffer>>
   /** Sends the head of a request and half of its body; the call gives it up. */
   begin(path: string): Promise<() => void>
 }
@@ -145,6 +155,10 @@ async function h2Client(app: TestApp, authority: string): Promise<Client> {
       if (trailers) call.stream.on('wantTrailers', () => call.stream.sendTrailers(trailers))
       if (body !== undefined) call.stream.end(body)
       return call.whole
+    },
+    async read(path) {
+      const { stream } = await client.open({ ':path': path }).begun
+      return stream[Symbol.asyncIterator]()
     },
     async begin(path) {
       const call = client.open({ ':path': path, ':method': 'POST' }, { endStream: false })
@@ -193,6 +207,12 @@ async function h1Client(app: TestApp, authority: string): Promise<Client> {
         interim,
         body: received,
       }
+    },
+    async read(path) {
+      const request = open(path, {})
+      request.end()
+      const [message] = (await once(request, 'response')) as [IncomingMessage]
+      return message[Symbol.asyncIterator]()
     },
     async begin(path) {
       const request = open(path, { method: 'POST', headers: {} })
@@ -278,6 +298,19 @@ describe.each(LEGS)('$client client, $upstream upstream', ({ client, upstream })
     expect(answer.interim.map(({ status }) => status)).toEqual([103])
     const [hint] = answer.interim
     expect(hint?.headers.join().toLowerCase()).toBe('link,</a.css>; rel=preload')
+  })
+
+  test('each event passes before the next is there', async () => {
+    await using to = await connect()
+    const given = once(events, 'stream')
+    const body = await to.read('/events')
+    const [response] = await given
+    for (const event of ['data: 1\n\n', 'data: 2\n\n']) {
+      response.write(event)
+      expect((await body.next()).value.toString()).toBe(event)
+    }
+    response.end()
+    expect((await body.next()).done).toBe(true)
   })
 
   test('3 MiB each way are the same at the other end', async () => {

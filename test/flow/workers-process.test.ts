@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { afterEach, expect, test } from 'vitest'
-import { cupbearer } from '../cli/command-line.ts'
+import { cupbearer, said } from '../cli/command-line.ts'
 import { type ChildApp, ChildFolder } from '../support/child-app.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { isAlive, servedBy, until, workersOf } from '../support/workers.ts'
@@ -23,10 +23,7 @@ function folderFor(api: Origin, more: object = {}): ChildFolder {
     pools: {
       api: {
         targets: [api.url],
-        credentials: [
-          // biome-ignore lint/suspicious/noTemplateCurlyInString: a reference of the configuration's own
-          { id: 'a', source: { type: 'static', token: '${env:API_TOKEN}' } },
-        ],
+        credentials: [{ id: 'a', source: { type: 'static', token: '${env:API_TOKEN}' } }],
       },
     },
   })
@@ -87,17 +84,10 @@ test('SIGTERM with 100 requests in flight drops none of them, and ends with 0', 
   const asked = Array.from({ length: 100 }, () => child.client().request(`${api.url}/x`))
   await until(() => arrived === 100)
   const ended = once(child.child, 'exit')
+  const draining = said(child.child.stderr, /finishing the requests in flight/)
   child.child.kill('SIGTERM')
-  // It is draining once it takes no more.
-  await until(() =>
-    child
-      .client()
-      .request(`${api.url}/late`)
-      .then(
-        () => false,
-        () => true,
-      ),
-  )
+  await draining
+  await expect(child.client().request(`${api.url}/late`)).rejects.toThrow()
   release()
   const answers = await Promise.all(asked)
   expect(answers.filter(({ body }) => body.toString() === 'begun and done')).toHaveLength(100)
@@ -121,8 +111,6 @@ test('a number of workers that makes no sense is a usage error', async () => {
   const folder = folderFor(api)
   const args = ['start', '-c', 'config.json', '--workers']
   const options = { cwd: folder.path, env: { API_TOKEN: TOKEN } }
-  for (const wrong of ['0', '1.5', 'many']) {
-    const { code, err } = await cupbearer([...args, wrong], options)
-    expect([code, err]).toEqual([2, expect.stringMatching(/workers/)])
-  }
+  const { code, err } = await cupbearer([...args, '0'], options)
+  expect([code, err]).toEqual([2, expect.stringContaining('workers from 1 to')])
 })

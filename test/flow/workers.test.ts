@@ -143,7 +143,7 @@ test('300 refused tokens at once lead to one refresh, and 300 good answers', asy
     },
   })
   const url = `https://api.test:${api.port}`
-  const client = app.client({ maxSockets: 60 })
+  const client = app.client({ maxSockets: 40 })
   expect((await client.request(`${url}/warm`)).status).toBe(200)
   auth.revokeAccessTokens()
   const answers = await Promise.all(
@@ -179,30 +179,37 @@ test('least-used spreads over the credentials what both workers have in flight',
 
 test('a worker that is killed under load takes nothing with it but its own requests', async () => {
   const { api, held } = await startApi()
-  const app = await start(configFor(api, { limits: { concurrency: 8 }, queue: { wait: '15s' } }))
+  const app = await start(configFor(api, { limits: { concurrency: 4 } }))
+  const pool = () => app.admin('/api/pools/api')
   const first = workersOf(process.pid)
   expect(first).toHaveLength(2)
-  const asked = Array.from({ length: 12 }, () =>
-    app
-      .client()
-      .request(`${api.url}/hold`)
-      .then(
-        ({ status }) => status,
-        () => 'cut' as const,
-      ),
-  )
-  // Eight hold the slots, four wait: two by each worker, or thereabouts.
-  await until(() => held.length === 8)
-  await until(async () => (await app.admin('/api/pools/api')).waiting === 4)
+  const asked: Promise<number | 'cut'>[] = []
+  const hold = () =>
+    asked.push(
+      app
+        .client()
+        .request(`${api.url}/hold`)
+        .then(
+          ({ status }) => status,
+          () => 'cut',
+        ),
+    )
+  // Each worker holds two of the four slots, and has four requests waiting for one.
+  for (let count = 1; count <= 4; count++) {
+    hold()
+    await until(() => held.length === count)
+  }
+  for (let i = 0; i < 8; i++) hold()
+  await until(async () => (await pool()).waiting === 8)
   process.kill(first[0] as number, 'SIGKILL')
-  // What the other worker had waiting takes the places that came back.
-  await until(() => held.length > 8)
+  // What the other one has waiting takes the two places that come back.
+  await until(() => held.length === 6)
+  const { waiting, credentials } = await pool()
+  expect([waiting, credentials[0].inFlight]).toEqual([2, 4])
   await until(async () => {
-    const { credentials, waiting } = await app.admin('/api/pools/api')
-    return waiting === 0 && credentials[0].inFlight <= 8
+    for (const response of held.splice(0)) response.end()
+    return (await pool()).credentials[0].inFlight === 0
   })
-  for (const response of held) response.end()
-  await until(async () => (await app.admin('/api/pools/api')).credentials[0].inFlight === 0)
   const outcomes = await Promise.all(asked)
   expect(outcomes.filter((each) => each === 'cut')).toHaveLength(6)
   expect(outcomes.filter((each) => each === 200)).toHaveLength(6)

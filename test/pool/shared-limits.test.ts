@@ -45,7 +45,7 @@ async function drive(instance: SharedInstance, sent: number[], signal: AbortSign
   }
 }
 
-function after(ms: number): AbortSignal {
+function lasting(ms: number): AbortSignal {
   const signal = AbortSignal.timeout(Math.ceil(ms))
   setMaxListeners(0, signal)
   return signal
@@ -69,13 +69,13 @@ describe('limits over several instances', () => {
       fc.asyncProperty(
         fc.record({
           count: fc.integer({ min: 1, max: 60 }),
-          windowMs: fc.constantFrom(200, 500, 1000),
+          windowMs: fc.constantFrom(200, 500),
           clients: fc.array(fc.integer({ min: 1, max: 12 }), { minLength: 2, maxLength: 3 }),
         }),
         async ({ count, windowMs, clients }) => {
           const all = await instances(clients.length, { rate: [`${count}/${windowMs}ms`] })
           const sent: number[] = []
-          const end = after(2.2 * windowMs)
+          const end = lasting(2.2 * windowMs)
           await Promise.all(
             clients.flatMap((many, index) =>
               Array.from({ length: many }, () => drive(all[index] as SharedInstance, sent, end)),
@@ -86,17 +86,17 @@ describe('limits over several instances', () => {
           for (const instance of open.splice(0)) await instance[Symbol.asyncDispose]()
         },
       ),
-      { numRuns: 8 },
+      { numRuns: 7 },
     )
   })
 
   test('are used up while work waits, by each instance that has some', async () => {
     const all = await instances(3, { rate: ['20/s'] })
     const sent = all.map(() => [] as number[])
-    const end = after(3000)
+    const end = lasting(3000)
     await Promise.all(
       all.flatMap((each, index) =>
-        Array.from({ length: [50, 5, 1][index] as number }, () =>
+        Array.from({ length: [40, 10, 1][index] as number }, () =>
           drive(each, sent[index] as number[], end),
         ),
       ),
@@ -104,13 +104,15 @@ describe('limits over several instances', () => {
     const total = sent.flat()
     expect(most(total, 1000)).toBeLessThanOrEqual(20)
     expect(total.length).toBeGreaterThanOrEqual(54)
-    for (const own of sent) expect(own.length).toBeGreaterThanOrEqual(5)
+    const [many, some, single] = sent.map(({ length }) => length) as [number, number, number]
+    expect(Math.min(many, some)).toBeGreaterThanOrEqual(6)
+    expect(single).toBeGreaterThanOrEqual(2)
   })
 
   test('count the uses of a token once', async () => {
     const all = await instances(3, { uses: 30 })
     const sent: number[] = []
-    const end = after(1500)
+    const end = lasting(1500)
     await Promise.all(
       all.flatMap((each) => Array.from({ length: 10 }, () => drive(each, sent, end))),
     )
@@ -123,7 +125,7 @@ describe('limits over several instances', () => {
     let running = 0
     let most = 0
     const served = all.map(() => 0)
-    const end = after(1500)
+    const end = lasting(1500)
     const work = async (instance: SharedInstance, index: number) => {
       while (!end.aborted) {
         const lease = await instance.get({}, end).catch(() => undefined)

@@ -58,7 +58,7 @@ describe('several instances on one store', () => {
     const endpoint = new RotatingEndpoint()
     const [one, two] = (await instances(2, endpoint)) as [SharedInstance, SharedInstance]
     await Promise.all([one.send(), two.send()])
-    await one.pool.refresh('a')
+    await one.renew()
     await until(() => two.credential().generation === 2)
     expect((await two.send()).token.reveal()).toBe('token-2')
   })

@@ -204,6 +204,18 @@ describe('an answer', () => {
   })
 })
 
+test('a request goes on as it came, but for its token and its own hop', async () => {
+  await start()
+  const peer = await client()
+  peer.say(
+    `GET /as-is?q=%41 HTTP/1.1\r\nX-b: 1\r\nhOST: ${authority}\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nx-A: caf\xe9\r\nAUTHORIZATION: mine\r\nX-b: 2\r\n\r\n`,
+  )
+  await peer.hears('/as-is?q=%41')
+  expect(seen[0]).toBe(
+    `GET /as-is?q=%41 HTTP/1.1\r\nX-b: 1\r\nhOST: ${authority}\r\nx-A: caf\xe9\r\nauthorization: Bearer token-of-a\r\nX-b: 2\r\n\r\n`,
+  )
+})
+
 describe('a request body', () => {
   test('in chunks goes on in chunks, with its trailers but those that may not be', async () => {
     await start()

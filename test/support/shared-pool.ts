@@ -126,6 +126,12 @@ export class SharedInstance implements AsyncDisposable {
     return lease
   }
 
+  /** Renews; a wait for what another instance brings may have to end first. */
+  async renew(id = 'a'): Promise<void> {
+    const { generation } = this.credential(id)
+    while (this.credential(id).generation === generation) await this.pool.refresh(id)
+  }
+
   credential(id = 'a') {
     const found = this.pool.status().credentials.find((each) => each.id === id)
     if (!found) throw new Error(`no credential ${id}`)

@@ -77,7 +77,7 @@ export function EventsView({ live }: { live: Live }) {
           rowClass={() => 'event'}
           onActive={(index) => setActiveSeq(at(index)?.item.seq)}
           onOpen={open}
-          anchor={live.activity.received}
+          anchored
         />
       </section>
     </div>

@@ -54,9 +54,9 @@ export class Live {
     }
   }
 
-  /** Takes older traces in, as a search on the server found them. */
+  /** Takes older traces in, as the server lists them: newest first, also among those of one millisecond. */
   takeTraces(traces: readonly Trace[]): void {
-    this.traces.merge(traces, byTime)
+    this.traces.merge([...traces].reverse(), byTime)
   }
 
   /** What the stream does not tell: all that was before it. It may be another run of the proxy than the last. */

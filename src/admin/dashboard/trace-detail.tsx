@@ -109,7 +109,7 @@ function Copy({ label, text }: { label: string; text: string }) {
   }
   return (
     <button type="button" onClick={copy}>
-      <span role="status">{done || label}</span>
+      <span aria-live="polite">{done || label}</span>
     </button>
   )
 }

@@ -97,7 +97,7 @@ export function TracesView({ live, route }: { live: Live; route: Route }) {
           rowClass={(index) => (id !== undefined && at(index)?.id === id ? 'trace open' : 'trace')}
           onActive={choose}
           onOpen={open}
-          anchor={live.traces.received}
+          anchored
         />
       </section>
       {id !== undefined && <TraceDetail live={live} id={id} onClose={close} />}
@@ -124,7 +124,7 @@ function Download({ pool }: { pool: string }) {
   }
   return (
     <button type="button" title="Download what is kept as an HTTP archive" onClick={download}>
-      <span role="status">{failed || 'HAR'}</span>
+      <span aria-live="polite">{failed || 'HAR'}</span>
     </button>
   )
 }

@@ -3,6 +3,8 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 
 /** Rows drawn beyond what is seen, so that a scroll shows no gap. */
 const OVERSCAN = 6
+/** So many rows may arrive above between two drawings; after more the place is lost. */
+const MOST_MOVED = 5000
 
 interface VirtualListProps {
   readonly label: string
@@ -21,8 +23,8 @@ interface VirtualListProps {
   readonly onOpen: (index: number) => void
   /** Which rows are drawn, told when they change. */
   readonly onRange?: (first: number, end: number) => void
-  /** Keeps the rows in place that are read while others arrive above them. */
-  readonly anchor?: number
+  /** Keeps the rows that are read in place while others arrive above them. */
+  readonly anchored?: boolean
 }
 
 /**
@@ -30,10 +32,11 @@ interface VirtualListProps {
  * End and the page keys move over the rows (`aria-activedescendant`), Enter opens one.
  */
 export function VirtualList(props: VirtualListProps) {
-  const { count, rowHeight, active, anchor = 0 } = props
+  const { count, rowHeight, active, keyOf } = props
   const scroller = useRef<HTMLDivElement>(null)
   const [view, setView] = useState({ top: 0, height: 600 })
-  const anchored = useRef(anchor)
+  /** The first row in sight, as it was drawn last. */
+  const seen = useRef({ key: '', index: 0 })
 
   const measure = () => {
     const node = scroller.current
@@ -48,10 +51,15 @@ export function VirtualList(props: VirtualListProps) {
   }, [])
   useLayoutEffect(() => {
     const node = scroller.current
-    const moved = anchor - anchored.current
-    anchored.current = anchor
-    if (node && moved > 0 && node.scrollTop > 0) node.scrollTop += moved * rowHeight
-  }, [anchor, rowHeight])
+    if (!node || !props.anchored) return
+    const { key, index } = seen.current
+    let place = index
+    while (place < count && place - index < MOST_MOVED && keyOf(place) !== key) place += 1
+    const found = place < count && keyOf(place) === key
+    if (found && place > index && node.scrollTop > 0) node.scrollTop += (place - index) * rowHeight
+    const top = Math.floor(node.scrollTop / rowHeight)
+    seen.current = { key: top < count ? keyOf(top) : '', index: top }
+  })
   useLayoutEffect(() => {
     const node = scroller.current
     if (!node || active < 0) return

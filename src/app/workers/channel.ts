@@ -3,6 +3,8 @@ import type { Duplex } from 'node:stream'
 /** More than this, waiting to be written, is taken for a peer that does not keep up. */
 const CROWDED_BYTES = 4 * 1024 * 1024
 const LINE_FEED = 10
+/** How long what nobody waits for may lie: many share a system call then. */
+const POST_MS = 20
 
 /**
  * One end of the private pipe between the primary and a worker. What is sent within one turn of the event loop
@@ -14,6 +16,9 @@ export class Channel<Out extends readonly unknown[], In extends readonly unknown
   #outbox: Out[] = []
   /** Of a line whose end has not come yet. */
   #rest: Buffer[] = []
+  /** Whether a turn's end is waited for, which takes along whatever is there. */
+  #hurried = false
+  #lazy: NodeJS.Timeout | undefined
   #closed = false
 
   /** `receive` hears each message in the order of sending; `closed` once, when the other end has gone. */
@@ -27,6 +32,7 @@ export class Channel<Out extends readonly unknown[], In extends readonly unknown
     pipe.once('close', () => {
       this.#closed = true
       this.#outbox = []
+      clearTimeout(this.#lazy)
       closed()
     })
   }
@@ -36,11 +42,20 @@ export class Channel<Out extends readonly unknown[], In extends readonly unknown
     return this.#pipe.writableLength > CROWDED_BYTES
   }
 
-  /** Sends a message; one to an end that has gone is dropped. */
+  /** Sends a message at the end of this turn; one to an end that has gone is dropped. */
   send(message: Out): void {
     if (this.#closed) return
     this.#outbox.push(message)
-    if (this.#outbox.length === 1) setImmediate(this.#flush)
+    if (this.#hurried) return
+    this.#hurried = true
+    setImmediate(this.#flush)
+  }
+
+  /** The same for what nobody waits for: it goes with the next message that is sent, or soon. */
+  post(message: Out): void {
+    if (this.#closed) return
+    this.#outbox.push(message)
+    if (!this.#hurried) this.#lazy ??= setTimeout(this.#flush, POST_MS)
   }
 
   /** Resolves when all that was sent has been handed to the system, or the other end has gone. */
@@ -63,6 +78,9 @@ export class Channel<Out extends readonly unknown[], In extends readonly unknown
   }
 
   readonly #flush = (): void => {
+    this.#hurried = false
+    clearTimeout(this.#lazy)
+    this.#lazy = undefined
     const messages = this.#outbox
     if (messages.length === 0 || this.#closed) return
     this.#outbox = []

@@ -241,8 +241,11 @@ class Crew implements Serving {
   #hear(message: FromWorker, from: Member): void {
     const { events, egresses, log, pools, throttle } = this.#options
     switch (message[0]) {
+      case 'shape':
+        from.records.learn(message[1], message[2])
+        break
       case 'record':
-        events.emit('exchange', message[1])
+        events.emit('exchange', from.records.decode(message[1]))
         break
       case 'dropped':
         log.warn({ worker: from.pid, count: message[1] }, 'records of requests were dropped')

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { Channel } from './channel.ts'
 import { type PrimaryPool, WorkerLeases } from './leases.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
+import { RecordDecoder } from './record-code.ts'
 
 /** Beside this module. Where that runs from its source, as in tests, the workers run the build. */
 const MAIN = fileURLToPath(
@@ -44,6 +45,7 @@ export class Member {
   /** Resolves when it has ended and all that it held is given back. */
   readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
   readonly startedAt = performance.now()
+  readonly records = new RecordDecoder()
   readonly #child: ChildProcess
   readonly #channel: Channel<ToWorker, FromWorker>
   readonly #leases: WorkerLeases

@@ -1,5 +1,4 @@
 import { type WireCode, WireError } from '../../errors.ts'
-import type { ExchangeRecord } from '../../events.ts'
 import { Secret } from '../../lib/secret.ts'
 import type { LoginWay } from '../../pool/learning.ts'
 import type { LeaseRequest, Outcome, PassedOver, Recovery } from '../../pool/lease.ts'
@@ -23,7 +22,9 @@ export type FromWorker =
   | readonly ['settle', number, kind: Outcome['kind'], retryAfterMs?: number]
   | readonly ['recover', number]
   | readonly ['cool', pool: string, egress: string, ms: number, reason: string]
-  | readonly ['record', ExchangeRecord]
+  /** Keys of records that follow: see `record-code.ts`. */
+  | readonly ['shape', number, keys: readonly string[]]
+  | readonly ['record', coded: readonly unknown[]]
   /** How many records were given up, since the primary did not keep up. */
   | readonly ['dropped', number]
   | readonly ['egress', name: string, up: boolean, reason: string]

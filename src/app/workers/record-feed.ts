@@ -1,5 +1,6 @@
 import type { Events, ExchangeRecord } from '../../events.ts'
 import type { FromWorker } from './messages.ts'
+import { RecordEncoder } from './record-code.ts'
 
 /** Records that wait while the primary does not keep up. */
 const MAX_KEPT = 1000
@@ -10,18 +11,20 @@ const RETRY_MS = 50
  * never waits for its own record.
  */
 export class RecordFeed {
-  readonly #channel: { readonly crowded: boolean; send(message: FromWorker): void }
+  readonly #channel: { readonly crowded: boolean; post(message: FromWorker): void }
   readonly #events: Events
+  readonly #encoder: RecordEncoder
   #kept: ExchangeRecord[] = []
   #dropped = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(
     events: Events,
-    channel: { readonly crowded: boolean; send(message: FromWorker): void },
+    channel: { readonly crowded: boolean; post(message: FromWorker): void },
   ) {
     this.#events = events
     this.#channel = channel
+    this.#encoder = new RecordEncoder((shape, keys) => channel.post(['shape', shape, keys]))
     events.on('exchange', this.#take)
   }
 
@@ -34,7 +37,7 @@ export class RecordFeed {
 
   readonly #take = (record: ExchangeRecord): void => {
     if (!this.#channel.crowded && this.#kept.length === 0) {
-      this.#channel.send(['record', record])
+      this.#post(record)
       return
     }
     this.#kept.push(record)
@@ -51,10 +54,14 @@ export class RecordFeed {
     else this.#flush()
   }
 
+  #post(record: ExchangeRecord): void {
+    this.#channel.post(['record', this.#encoder.encode(record)])
+  }
+
   #flush(): void {
-    for (const record of this.#kept) this.#channel.send(['record', record])
+    for (const record of this.#kept) this.#post(record)
     this.#kept = []
-    if (this.#dropped > 0) this.#channel.send(['dropped', this.#dropped])
+    if (this.#dropped > 0) this.#channel.post(['dropped', this.#dropped])
     this.#dropped = 0
   }
 }

@@ -12,6 +12,12 @@ import { DpopKey } from '../../token/dpop.ts'
 import { type Card, type FromWorker, packWant, type ToWorker, unpackError } from './messages.ts'
 import type { RemoteLearning } from './remote-learning.ts'
 
+/** The worker's way to the primary: at once, or when there is something else to say. */
+export interface Outbox {
+  send(message: FromWorker): void
+  post(message: FromWorker): void
+}
+
 /** A token as the primary has told it, ready for use. */
 interface Token {
   readonly card: Card
@@ -36,20 +42,20 @@ class RemoteLease implements Lease {
   readonly passedOver: PassedOver | undefined
   stage: 'reserved' | 'dispatched' | 'settled' = 'reserved'
   readonly #told: Token
-  readonly #send: (message: FromWorker) => void
+  readonly #outbox: Outbox
 
   constructor(
     number: number,
     pool: string,
     told: Token,
     passedOver: PassedOver | undefined,
-    send: (message: FromWorker) => void,
+    outbox: Outbox,
   ) {
     this.number = number
     this.pool = pool
     this.#told = told
     this.passedOver = passedOver
-    this.#send = send
+    this.#outbox = outbox
   }
 
   get credential(): string {
@@ -86,21 +92,22 @@ class RemoteLease implements Lease {
     if (this.stage === 'settled') throw new Error('a settled lease was dispatched')
     if (this.stage === 'dispatched') return
     this.stage = 'dispatched'
-    this.#send(['sent', this.number])
+    // Heard of late it counts late: no window ends before its time.
+    this.#outbox.post(['sent', this.number])
   }
 }
 
 /** The pools as a worker sees them: every question goes to the primary, whose pools decide. */
 export class RemotePools {
-  readonly #send: (message: FromWorker) => void
+  readonly #outbox: Outbox
   readonly #tokens = new Map<number, Token>()
   readonly #keys = new Map<string, DpopKey>()
   readonly #waiting = new Map<number, Waiting>()
   readonly #recovering = new Map<number, (recovery: Recovery) => void>()
   #count = 0
 
-  constructor(send: (message: FromWorker) => void) {
-    this.#send = send
+  constructor(outbox: Outbox) {
+    this.#outbox = outbox
   }
 
   pool(name: string, learning: RemoteLearning): RemotePool {
@@ -138,13 +145,13 @@ export class RemotePools {
     return new Promise((resolve, reject) => {
       const leave = () => {
         this.#end(number)
-        this.#send(['give-up', number])
+        this.#outbox.send(['give-up', number])
         reject(signal.reason)
       }
       signal.addEventListener('abort', leave, { once: true })
       const stopListening = () => signal.removeEventListener('abort', leave)
       this.#waiting.set(number, { pool, resolve, reject, stopListening })
-      this.#send(['lease', number, pool.name, packWant(request)])
+      this.#outbox.send(['lease', number, pool.name, packWant(request)])
     })
   }
 
@@ -154,20 +161,20 @@ export class RemotePools {
     own.stage = 'settled'
     const { kind } = outcome
     if (kind === 'limited' && outcome.retryAfterMs !== undefined) {
-      this.#send(['settle', own.number, kind, outcome.retryAfterMs])
-    } else this.#send(['settle', own.number, kind])
+      this.#outbox.send(['settle', own.number, kind, outcome.retryAfterMs])
+    } else this.#outbox.send(['settle', own.number, kind])
   }
 
   recover(lease: Lease): Promise<Recovery> {
     const { number } = ownLease(lease)
     return new Promise((resolve) => {
       this.#recovering.set(number, resolve)
-      this.#send(['recover', number])
+      this.#outbox.send(['recover', number])
     })
   }
 
   coolEgress(pool: string, egress: string, ms: number, reason: string): void {
-    this.#send(['cool', pool, egress, ms, reason])
+    this.#outbox.send(['cool', pool, egress, ms, reason])
   }
 
   #learn(card: Card): void {
@@ -192,11 +199,11 @@ export class RemotePools {
     const waiting = this.#end(number)
     const told = this.#tokens.get(card)
     if (waiting && told) {
-      waiting.resolve(new RemoteLease(number, waiting.pool.name, told, passedOver, this.#send))
+      waiting.resolve(new RemoteLease(number, waiting.pool.name, told, passedOver, this.#outbox))
       return
     }
     // The client left while the lease was on its way.
-    this.#send(['settle', number, 'unknown'])
+    this.#outbox.send(['settle', number, 'unknown'])
     waiting?.reject(new WireError('INTERNAL', 'a lease came without its token'))
   }
 

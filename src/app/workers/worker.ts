@@ -56,7 +56,7 @@ export class Worker {
       (message) => this.#receive(message, ended),
       () => ended(1),
     )
-    this.#remote = new RemotePools(send)
+    this.#remote = new RemotePools(this.#channel)
     this.#feed = new RecordFeed(this.#events, this.#channel)
     this.#throttle = new SharedThrottle(clock, { maxEntries: MAX_THROTTLED_ADDRESSES, tell: send })
     this.#events.on('egress', ({ egress, up, reason }) => send(['egress', egress, up, reason]))

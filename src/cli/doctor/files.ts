@@ -1,0 +1,45 @@
+import { readFile, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Config } from '../../config/schema.ts'
+import { type Finding, findings } from './finding.ts'
+
+const { ok, fail, warn } = findings('files')
+
+/** Keys under which a configuration holds a secret, if it stands there itself and is not referred to. */
+const SECRET =
+  /"(?:password|clientSecret|refreshToken|token|storeKey|assertion)"\s*:\s*"(?!\$\{)[^"]+"/
+
+/** Whether others on the machine can read what is secret. */
+export async function checkFiles(config: Config): Promise<Finding[]> {
+  // Windows has no such modes.
+  if (process.platform === 'win32') return []
+  const store = config.store.startsWith('file:') ? config.store.slice('file:'.length) : undefined
+  const secret = [
+    join(config.ca.dir, 'ca-key.pem'),
+    join(config.dataDir, 'admin-token'),
+    join(config.dataDir, 'running.json'),
+    ...(store ? [store, `${store}-wal`, `${store}.key`] : []),
+  ]
+  const found: Finding[] = []
+  for (const file of secret) {
+    if (await isOpen(file)) found.push(fail(`others can read ${file}`, `chmod 600 ${file}`))
+  }
+  if (await isOpen(config.dataDir)) {
+    found.push(warn(`others can look into ${config.dataDir}`, `chmod 700 ${config.dataDir}`))
+  }
+  if ((await isOpen(config.file)) && SECRET.test(await readFile(config.file, 'utf8'))) {
+    found.push(
+      warn(
+        `others can read ${config.file}, which holds a secret`,
+        `chmod 600 ${config.file}, or refer to the secret by \${env:NAME} or \${file:PATH}`,
+      ),
+    )
+  }
+  return found.length > 0 ? found : [ok('nothing that is secret can be read by others')]
+}
+
+/** Whether the group or others may do anything with it; what is not there is not open. */
+async function isOpen(file: string): Promise<boolean> {
+  const found = await stat(file).catch(() => undefined)
+  return found !== undefined && (found.mode & 0o077) !== 0
+}
