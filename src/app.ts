@@ -56,6 +56,7 @@ export interface CupbearerOptions {
   /** Where `reload` gets the new configuration; without it nothing can be reloaded. */
   readonly reloadFrom?: () => Promise<Config>
   readonly clock?: Clock
+  readonly events?: Events
 }
 
 /** Egresses that must be probed first are waited for that long, at start and reload; then they count as down. */
@@ -80,7 +81,7 @@ class App implements Cupbearer {
   readonly #log: Logger
   readonly #clock: Clock
   readonly #reloadFrom: (() => Promise<Config>) | undefined
-  readonly #events = new Events()
+  readonly #events: Events
   readonly #own = new OwnAddresses()
   readonly #throttle: SharedThrottle
   /** What has been opened, closed in reverse. */
@@ -108,6 +109,7 @@ class App implements Cupbearer {
   constructor(options: CupbearerOptions) {
     this.#config = options.config
     this.#log = options.log
+    this.#events = options.events ?? new Events()
     this.#clock = options.clock ?? systemClock
     this.#turns = new Turns(options.config.refresh.perHost)
     this.#reloadFrom = options.reloadFrom

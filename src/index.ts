@@ -1,5 +1,11 @@
-export { type Cupbearer, type CupbearerOptions, createCupbearer } from './app.ts'
-export { loadConfig } from './config/load.ts'
-export type { Config } from './config/schema.ts'
-export { ConfigError, CupbearerError } from './errors.ts'
-export { createLog, type Logger } from './lib/log.ts'
+export {
+  type Cupbearer,
+  type CupbearerEvents,
+  type CupbearerOptions,
+  createCupbearer,
+  type ProxyAgentOptions,
+} from './app/embedded.ts'
+export type { ConfigInput } from './config/schema.ts'
+export { ConfigError, type ConfigIssue, CupbearerError } from './errors.ts'
+export type { Logger, LogLevel } from './lib/log.ts'
+export type { Trace, TraceAttempt } from './trace/trace.ts'

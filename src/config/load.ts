@@ -20,12 +20,21 @@ export async function loadConfig(
   env: NodeJS.ProcessEnv = process.env,
   files: (paths: readonly string[]) => void = () => {},
 ): Promise<Config> {
+  const json = readJson(await readText(resolve(file)))
+  if ('issues' in json) throw new ConfigError(json.issues, file)
+  return readConfig(json.value, file, env, files)
+}
+
+/** The same of a configuration that is an object already; `file` is where it would stand, which need not be there. */
+export async function readConfig(
+  value: unknown,
+  file: string,
+  env: NodeJS.ProcessEnv = process.env,
+  files: (paths: readonly string[]) => void = () => {},
+): Promise<Config> {
   const absolute = resolve(file)
   const folder = dirname(absolute)
-  const json = readJson(await readText(absolute))
-  if ('issues' in json) throw new ConfigError(json.issues, file)
-
-  const resolved = await resolveReferences(json.value, folder, env)
+  const resolved = await resolveReferences(value, folder, env)
   const expanded = await expandCredentials(resolved.tree, folder, files)
   const { tree, relocate } = expanded
   const issues = [...resolved.issues, ...expanded.issues]

@@ -5,6 +5,7 @@ import { browserSource } from './browser.ts'
 import { captureSource } from './capture.ts'
 import { execSource } from './exec.ts'
 import { loginSource } from './login.ts'
+import { matcher } from './matcher.ts'
 import { oauth2Source } from './oauth2.ts'
 import { requirement } from './requires.ts'
 import { trace } from './trace.ts'
@@ -13,13 +14,11 @@ import {
   clientName,
   duration,
   egressUrl,
-  fieldName,
   headerName,
   headers,
   headerText,
   httpUrl,
   listenAddress,
-  literalOrRegex,
   name,
   object,
   pointer,
@@ -74,24 +73,6 @@ const inject = z.union(
   ],
   { error: 'expected one of { "header", "value" }, { "query", "value" }, { "cookie", "value" }' },
 )
-
-const status = z.int().min(100).max(999)
-const matcher = object({
-  status: z
-    .union([status, z.array(status).min(1)], { error: 'expected a status or a list of statuses' })
-    .optional()
-    .describe('status, or a list of them'),
-  header: z.record(fieldName, regex).optional().describe('header name → regular expression'),
-  json: z
-    .record(
-      z.string().regex(/^(\/.*)?$/, 'expected a JSON pointer'),
-      z.union([literalOrRegex, z.number(), z.boolean(), z.null()], {
-        error: 'expected a string, a number, true, false or null',
-      }),
-    )
-    .optional()
-    .describe('JSON pointer → value, or "/REGEX/"'),
-})
 
 const limits = object({
   rate: z
@@ -372,6 +353,8 @@ export const configSchema = object({
 })
 
 type Parsed = z.output<typeof configSchema>
+/** A configuration as it is written: what stands in `config.json`. */
+export type ConfigInput = z.input<typeof configSchema>
 
 /** A whole configuration in force: frozen, paths absolute, `${…}` references resolved. */
 export type Config = Parsed & {

@@ -10,6 +10,11 @@ import type { ConnectionOptions, ResponseHandler, Sending, UpstreamRequest } fro
 
 const NO_TRAILERS: RawHeaders = []
 
+/** A stream with what listens to it: one set of listeners serves all streams. */
+const SENDING = Symbol('sending')
+type Stream = ClientHttp2Stream & { [SENDING]: Http2Sending }
+type Fields = { ':status'?: number }
+
 /** One request on a stream of an HTTP/2 session, and its response. */
 export class Http2Sending implements Sending {
   readonly #handler: ResponseHandler
@@ -49,19 +54,15 @@ export class Http2Sending implements Sending {
     trailers: UpstreamRequest['trailers'],
   ): void {
     this.#stream = stream
-    const push = stream.push
-    stream.push = (chunk) => {
-      if (chunk === null && !stream.closed) this.#whole = true
-      return push.call(stream, chunk)
-    }
+    Object.assign(stream, { [SENDING]: this, push })
     stream
-      .on('headers', this.#onInterim)
-      .on('response', this.#onResponse)
-      .on('trailers', this.#onTrailers)
-      .on('data', this.#onData)
-      .on('end', this.#onEnd)
-      .on('error', this.#onError)
-      .on('close', this.#onClose)
+      .on('headers', LISTENERS.headers)
+      .on('response', LISTENERS.response)
+      .on('trailers', LISTENERS.trailers)
+      .on('data', LISTENERS.data)
+      .on('end', LISTENERS.end)
+      .on('error', LISTENERS.error)
+      .on('close', LISTENERS.close)
     if (body === null) return
     if (trailers) stream.on('wantTrailers', () => sendTrailers(stream, trailers()))
     if (body instanceof Readable) {
@@ -118,21 +119,15 @@ export class Http2Sending implements Sending {
     this.#handler.failed(error)
   }
 
-  readonly #onInterim = (
-    { ':status': status = 0 }: { ':status'?: number },
-    _flags: number,
-    raw: string[],
-  ) => {
+  // What its stream tells.
+
+  interim({ ':status': status = 0 }: Fields, raw: string[]): void {
     this.#stirred = true
     if (this.#over || this.#headSeen || status === constants.HTTP_STATUS_CONTINUE) return
     this.#handler.informational(status, '', regularFields(raw))
   }
 
-  readonly #onResponse = (
-    { ':status': status = 0 }: { ':status'?: number },
-    _flags: number,
-    raw: string[],
-  ) => {
+  response({ ':status': status = 0 }: Fields, raw: string[]): void {
     if (this.#over || this.#headSeen) return
     this.#stirred = true
     this.#headSeen = true
@@ -140,18 +135,22 @@ export class Http2Sending implements Sending {
     this.#hold(this)
   }
 
-  readonly #onTrailers = (_fields: object, _flags: number, raw: string[]) => {
-    this.#trailers = allowedTrailers(regularFields(raw))
-  }
-
-  readonly #onData = (chunk: Buffer) => {
+  data(chunk: Buffer): void {
     if (this.#over) return
     this.#stirred = true
     if (this.#head) this.#held.push(chunk)
     else this.#pass(chunk)
   }
 
-  readonly #onEnd = () => {
+  trailers(raw: string[]): void {
+    this.#trailers = allowedTrailers(regularFields(raw))
+  }
+
+  peerEnded(): void {
+    this.#whole = true
+  }
+
+  end(): void {
     // Without the peer's END_STREAM the stream was cut short: `close` tells by what.
     if (this.#over || !this.#whole || !this.#headSeen) return
     this.release()
@@ -164,14 +163,17 @@ export class Http2Sending implements Sending {
     this.#handler.end(this.#trailers)
   }
 
-  readonly #onError = (error: Error) => {
+  broken(error: Error): void {
     if (!this.#whole) this.fail(failureOf(this.#stream as ClientHttp2Stream, error))
   }
 
-  readonly #onClose = () => {
+  closed(): void {
     if (this.#over) return
     const stream = this.#stream as ClientHttp2Stream
-    if (!this.#whole || !this.#headSeen) return this.fail(failureOf(stream, undefined))
+    if (!this.#whole || !this.#headSeen) {
+      this.fail(failureOf(stream, undefined))
+      return
+    }
     // The session went after the whole response had come: what waits in the stream is still good.
     this.release()
     const rest = (stream.read() as Buffer | null) ?? Buffer.alloc(0)
@@ -199,6 +201,36 @@ export class Http2Sending implements Sending {
     if (this.#stream) resetStream(this.#stream, constants.NGHTTP2_CANCEL)
     this.fail(error)
   }
+}
+
+const LISTENERS = {
+  headers(this: Stream, fields: Fields, _flags: number, raw: string[]) {
+    this[SENDING].interim(fields, raw)
+  },
+  response(this: Stream, fields: Fields, _flags: number, raw: string[]) {
+    this[SENDING].response(fields, raw)
+  },
+  trailers(this: Stream, _fields: Fields, _flags: number, raw: string[]) {
+    this[SENDING].trailers(raw)
+  },
+  data(this: Stream, chunk: Buffer) {
+    this[SENDING].data(chunk)
+  },
+  end(this: Stream) {
+    this[SENDING].end()
+  },
+  error(this: Stream, error: Error) {
+    this[SENDING].broken(error)
+  },
+  close(this: Stream) {
+    this[SENDING].closed()
+  },
+}
+
+/** In place of the stream's own: null where the peer has ended it, and again where it has closed for whatever reason. */
+function push(this: Stream, chunk: Buffer | null): boolean {
+  if (chunk === null && !this.closed) this[SENDING].peerEnded()
+  return Readable.prototype.push.call(this, chunk)
 }
 
 function sendTrailers(stream: ClientHttp2Stream, trailers: RawHeaders): void {

@@ -12,6 +12,9 @@ const STOOD_STILL_MS = 5000
 /** How often a claim that another instance holds is looked at, if no message comes. */
 const LOOK_MS = 500
 const FAILED_MS = 1000
+/** How long a request that was refused waits for a store that is away, and how often it looks. */
+const PATIENCE_MS = 3000
+const RETRY_MS = 100
 
 /** Nobody can renew now, and nothing is known against the credential: it is tried again soon. */
 export class Unsettled extends SourceError {
@@ -41,6 +44,7 @@ export class Leadership {
   readonly #options: LeadershipOptions
   /** Those that this instance renews now, with what keeps the claim. */
   readonly #held = new Map<Credential, () => void>()
+  readonly #allowed = new WeakSet<Credential>()
   /** Called when something was heard of a credential. */
   readonly #news = new Map<string, Set<() => void>>()
   /** Claims that could not be given up, as the store was away. */
@@ -53,6 +57,11 @@ export class Leadership {
   /** Whether this instance renews it now. */
   leads(credential: Credential): boolean {
     return this.#held.has(credential)
+  }
+
+  /** The operator wants it tried once more, whatever is in doubt. */
+  allow(credential: Credential): void {
+    this.#allowed.add(credential)
   }
 
   /** Something about the credential was heard. */
@@ -79,17 +88,23 @@ export class Leadership {
     const { clock, shared, timeoutMs, catchUp } = this.#options
     const before = credential.token
     const deadline = clock.monotonic() + timeoutMs()
-    const force = cause === 'operator'
+    const force = this.#allowed.delete(credential) || cause === 'operator'
+    const patience = clock.monotonic() + PATIENCE_MS
     const followed = (): RefreshResult => {
       joined()
       return { kind: 'ok', reason: undefined }
     }
     for (;;) {
-      if (shared.trouble !== undefined) return this.#alone(credential, renew)
       const claim = await shared
         .claim(credential.id, credential.generation, force)
         .catch(() => undefined)
-      if (!claim) return this.#alone(credential, renew)
+      if (!claim) {
+        // A request waits for it: the store may be back in a moment.
+        if (cause !== 'expired' || clock.monotonic() > patience)
+          return this.#alone(credential, renew)
+        await this.#wait(credential.id, RETRY_MS)
+        continue
+      }
       // Another may have brought one while this one asked.
       if (credential.token !== before) {
         if (claim.kind === 'mine') await this.#giveUp(credential.id, claim.fence)

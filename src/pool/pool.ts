@@ -257,6 +257,7 @@ export class Pool {
   async release(id: string): Promise<void> {
     const credential = this.#known(id)
     credential.release()
+    this.#peers?.leadership.allow(credential)
     this.#desk.changed(credential, 'released by the operator', this.#clock.monotonic())
     this.#desk.rearm()
     await this.#journal.write(credential)

@@ -11,7 +11,7 @@ export interface Connection {
   destroy(): void
 }
 
-const CONNECT_MS = 1000
+const CONNECT_MS = 2000
 
 /**
  * Connects afresh. `failed` is called when the connection breaks later.

@@ -6,8 +6,9 @@ import type { RedisTarget } from './redis-url.ts'
 /** The longest that an answer may take; checked every `CHECK_MS`, so a command is over within a second. */
 const ANSWER_MS = 700
 const CHECK_MS = 250
-/** The longest that connecting may take in all. */
-const CONNECT_MS = 2500
+/** The longest that connecting may take in all, and how long a start tries again. */
+const CONNECT_MS = 3000
+const OPEN_MS = 5000
 const RECONNECT_MS = 100
 const MAX_RECONNECT_MS = 1000
 
@@ -54,7 +55,13 @@ export class RedisLink {
 
   /** Connects for the first time. Rejects with `STORE_FAILED`. */
   async open(): Promise<void> {
+    const end = performance.now() + OPEN_MS
     await this.#connect()
+    // It may be starting too.
+    while (this.#trouble !== undefined && performance.now() < end) {
+      await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS))
+      await this.#connect()
+    }
     if (this.#trouble === undefined) return
     const trouble = this.#trouble
     await this.close()

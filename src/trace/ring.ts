@@ -12,12 +12,17 @@ const TIMES = [
   'firstByteMs',
   'totalMs',
 ] as const
-const NUMBERS = OF_RECORD + TIMES.length
+/** And the length of the URL. */
+const NUMBERS = OF_RECORD + TIMES.length + 1
+
+/** Bytes for the URL of each record; one that is longer is kept as a text. */
+const URL_BYTES = 256
 
 /**
  * The last `capacity` records. Each is copied into a slot that is there already, so that a record dies young: kept
  * as it is, every one would outlive two collections and be moved by both. For the same reason times, each of which
- * would be an object of its own, go into one flat array.
+ * would be an object of its own, go into one flat array, and URLs into one buffer: a URL is a window on the whole
+ * request head, which would stay in memory with it.
  */
 export class Ring {
   readonly #capacity: number
@@ -26,6 +31,8 @@ export class Ring {
   readonly #slots: ExchangeRecord[] = []
   /** `NUMBERS` for each slot; NaN for what did not happen. Grows with the slots, so that a large ring costs nothing ahead. */
   #numbers: Float64Array
+  /** `URL_BYTES` for each slot whose own URL is empty. */
+  #urls: Buffer
   /** Slot that is written next: the oldest record's, once the ring is full. */
   #next = 0
   /** Slots that hold messages, oldest first, and how much text each has. */
@@ -36,7 +43,9 @@ export class Ring {
   constructor(capacity: number, maxText: number) {
     this.#capacity = capacity
     this.#maxText = maxText
-    this.#numbers = new Float64Array(Math.min(capacity, 256) * NUMBERS)
+    const places = Math.min(capacity, 256)
+    this.#numbers = new Float64Array(places * NUMBERS)
+    this.#urls = Buffer.alloc(places * URL_BYTES)
   }
 
   get size(): number {
@@ -55,6 +64,7 @@ export class Ring {
       if (this.#numbers.length < this.#slots.length * NUMBERS) this.#grow()
     }
     this.#copyTimes(place, record, slot)
+    this.#copyUrl(place, record, slot)
     if (slot.messages || this.#texts.size > 0) this.#keepMessages(slot)
     return place
   }
@@ -65,8 +75,8 @@ export class Ring {
     for (let age = 1; age <= length; age++) yield (this.#next - age + length) % length
   }
 
-  /** What is kept at a place, but for its times: to look at, and to be amended. */
-  glance(place: number): Omit<ExchangeRecord, 'time' | 'durationMs' | 'waitMs'> {
+  /** What is kept at a place, but for its times and its URL: to look at, and to be amended. */
+  glance(place: number): Omit<ExchangeRecord, 'time' | 'durationMs' | 'waitMs' | 'url'> {
     return this.#slots[place] as ExchangeRecord
   }
 
@@ -80,10 +90,13 @@ export class Ring {
     const slot = this.#slots[place] as ExchangeRecord
     const at = place * NUMBERS
     const [time = 0, durationMs = 0, waitMs = 0] = this.#numbers.subarray(at, at + OF_RECORD)
+    const url =
+      slot.url ||
+      this.#urls.toString('latin1', place * URL_BYTES, place * URL_BYTES + this.#lengthAt(place))
     const [only] = slot.attempts
     const attempts =
       only && slot.attempts.length === 1 ? [this.#timed(only, at + OF_RECORD)] : slot.attempts
-    return { ...slot, time, durationMs, waitMs, bytes: { ...slot.bytes }, attempts }
+    return { ...slot, url, time, durationMs, waitMs, bytes: { ...slot.bytes }, attempts }
   }
 
   #timed(attempt: AttemptRecord, at: number): AttemptRecord {
@@ -115,11 +128,29 @@ export class Ring {
     numbers[at + 9] = attempt.totalMs
   }
 
+  #lengthAt(place: number): number {
+    return this.#numbers[place * NUMBERS + NUMBERS - 1] as number
+  }
+
+  #copyUrl(place: number, { kind, url }: ExchangeRecord, slot: ExchangeRecord): void {
+    if (kind === 'refresh') slot.url = url
+    else if (url.length > URL_BYTES) slot.url = Buffer.from(url, 'latin1').toString('latin1')
+    else {
+      // What comes from the wire is latin1.
+      this.#urls.write(url, place * URL_BYTES, 'latin1')
+      this.#numbers[place * NUMBERS + NUMBERS - 1] = url.length
+      slot.url = ''
+    }
+  }
+
   #grow(): void {
     const places = Math.min(this.#capacity, this.#slots.length * 2)
     const numbers = new Float64Array(places * NUMBERS)
     numbers.set(this.#numbers)
     this.#numbers = numbers
+    const urls = Buffer.alloc(places * URL_BYTES)
+    this.#urls.copy(urls)
+    this.#urls = urls
   }
 
   #keepMessages(slot: ExchangeRecord): void {
@@ -158,7 +189,7 @@ function emptied(record: ExchangeRecord): ExchangeRecord {
     kind: record.kind,
     client: record.client,
     method: record.method,
-    url: record.url,
+    url: '',
     protocol: undefined,
     pool: undefined,
     status: undefined,
@@ -185,7 +216,6 @@ function copyInto(slot: ExchangeRecord, record: ExchangeRecord): void {
   slot.kind = record.kind
   slot.client = record.client
   slot.method = record.method
-  slot.url = record.url
   slot.protocol = record.protocol
   slot.pool = record.pool
   slot.status = record.status

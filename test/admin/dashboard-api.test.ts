@@ -6,6 +6,7 @@ import {
   samplePool,
   TestAdmin,
 } from '../support/admin.ts'
+import { startApp } from '../support/app.ts'
 
 let admin: TestAdmin
 beforeEach(async () => {
@@ -352,4 +353,25 @@ test('the activity is the latest events, newest first, and never more than five 
     { seq: 1201, event: 'config', applied: true },
     { seq: 1200, event: 'credential', reason: '1199', time: '1970-01-01T00:00:01.199Z' },
   ])
+})
+
+test('a running proxy has all of it, and `cupbearer dashboard` leads into it', async () => {
+  const credentials = [{ id: 'alice', source: { type: 'static', token: 'a-token' } }]
+  await using app = await startApp({ pools: { api: { targets: ['api.test'], credentials } } })
+  const { url } = await app.admin('/api/dashboard-links', 'POST')
+  expect(url).toMatch(new RegExp(`^${app.app.adminUrl}/#code=`))
+  await app.admin('/api/pools/api/credentials/alice/quarantine', 'POST')
+  expect(await app.admin('/api/pools/api/credentials?state=quarantined')).toMatchObject({
+    total: 1,
+    credentials: [{ id: 'alice', lastError: 'by the operator' }],
+  })
+  expect((await app.admin('/api/activity')).activity[0]).toMatchObject({
+    event: 'credential',
+    credential: 'alice',
+    to: 'quarantined',
+  })
+  expect((await app.admin('/api/egresses')).egresses).toMatchObject([
+    { name: 'direct', up: true, pools: [{ pool: 'api', quarantined: 1 }] },
+  ])
+  expect(await app.admin('/api/history')).toMatchObject({ stepSeconds: 10 })
 })

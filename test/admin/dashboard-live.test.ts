@@ -72,25 +72,21 @@ describe('an outage', () => {
   test('is tried less and less often, and at once when a person asks', async () => {
     await using dashboard = await Dashboard.blank(browser, admin)
     const { page } = dashboard
-    await page.clock.install()
+    // Timers run on: what is shown does not count down, and so can be read at leisure.
+    await page.clock.setFixedTime(Date.now())
     await page.goto(await linkOf(admin))
     await page.getByText('live', { exact: true }).waitFor()
     const { port } = admin.server
     await admin[Symbol.asyncDispose]()
-    const waits: number[] = []
-    for (let tries = 0; tries < 5; tries++) {
-      const told = page.locator('.outage span', { hasText: 'Next try' })
-      await told.waitFor()
-      waits.push(Number(/in (\d+) s/.exec((await told.textContent()) ?? '')?.[1]))
-      const asked = page.waitForEvent('requestfailed')
+    const told = page.locator('.outage').getByText(/Next try in \d+ s/)
+    const wait = async () => Number(/in (\d+) s/.exec((await told.textContent()) ?? '')?.[1])
+    const waits = [await wait()]
+    for (let tries = 0; tries < 3; tries++) {
       await page.getByRole('button', { name: 'Try now' }).click()
-      await asked
-      await vi.waitFor(async () => {
-        const next = Number(/in (\d+) s/.exec((await told.textContent()) ?? '')?.[1])
-        expect(next).toBeGreaterThan(waits.at(-1) ?? 0)
-      })
+      await vi.waitFor(async () => expect(await wait()).toBeGreaterThan(waits.at(-1) ?? 0), 10_000)
+      waits.push(await wait())
     }
-    expect(waits.at(-1)).toBeGreaterThanOrEqual(12)
+    expect(waits.at(-1)).toBeGreaterThanOrEqual(6)
     admin = await TestAdmin.start({ port })
     await page.getByRole('button', { name: 'Try now' }).click()
     await page.getByText('live', { exact: true }).waitFor()

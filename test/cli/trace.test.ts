@@ -68,7 +68,7 @@ async function ask(
   return id
 }
 
-const run = (...args: string[]) => cupbearer(args, { cwd: folder.path })
+const command = (...args: string[]) => cupbearer(args, { cwd: folder.path })
 
 function follow(args: readonly string[], env: NodeJS.ProcessEnv = {}, cwd = folder.path) {
   return begin(['trace', '--follow', ...args], { cwd, env })
@@ -76,7 +76,7 @@ function follow(args: readonly string[], env: NodeJS.ProcessEnv = {}, cwd = fold
 
 test('trace ID tells a story, --json all of it, and --curl a command that curl runs', async () => {
   const id = await ask('/orders?page=2&api_key=hunter2', { 'X-Note': "it's" })
-  const { out } = await run('trace', id)
+  const { out } = await command('trace', id)
   expect(out).toMatch(
     /^GET https:\/\/api\.test:\d+\/orders\?page=2&api_key=\[redacted\]\n200 after /,
   )
@@ -84,18 +84,18 @@ test('trace ID tells a story, --json all of it, and --curl a command that curl r
   expect(out).toMatch(
     /with the token of alice \(generation \d+\) by egress direct to 127\.0\.0\.1:/,
   )
-  const json = JSON.parse((await run('trace', id, '--json')).out) as Trace
+  const json = JSON.parse((await command('trace', id, '--json')).out) as Trace
   expect(json).toMatchObject({ id, status: 200, story: expect.any(Array) })
 
-  const { out: command } = await run('trace', id, '--curl')
-  expect(command).toContain('--proxy-user crawler')
-  expect(command).not.toMatch(/hunter2|s3cr3t|pass word/)
+  const { out: line } = await command('trace', id, '--curl')
+  expect(line).toContain('--proxy-user crawler')
+  expect(line).not.toMatch(/hunter2|s3cr3t|pass word/)
   // What curl would ask a person for.
-  const typed = command.trim().replace('--proxy-user crawler', "--proxy-user 'crawler:pass word'")
+  const typed = line.trim().replace('--proxy-user crawler', "--proxy-user 'crawler:pass word'")
   const resolve = `--resolve api.test:${origin.port}:127.0.0.1`
   const { stdout } = await promisify(execFile)('sh', ['-c', `${typed} -sS ${resolve}`])
   expect(stdout).toBe('token: Bearer s3cr3t-token')
-  const { traces } = JSON.parse((await run('trace', '--json', '--limit', '1')).out) as {
+  const { traces } = JSON.parse((await command('trace', '--json', '--limit', '1')).out) as {
     traces: Trace[]
   }
   const headers = traces[0]?.messages?.request.headers ?? []
@@ -145,12 +145,12 @@ test('trace --follow says when the proxy has ended', async () => {
 test('har writes a valid archive that is its owner’s alone, and filters', async () => {
   await ask('/a')
   await ask('/status/410')
-  const { out } = await run('har', '-o', 'out.har', '--kind', 'exchange')
+  const { out } = await command('har', '-o', 'out.har', '--kind', 'exchange')
   expect(out).toMatch(/^\d+ requests in .*out\.har\n$/)
   const file = join(folder.path, 'out.har')
   expect(statSync(file).mode & 0o777).toBe(0o600)
   expect(harProblems(JSON.parse(readFileSync(file, 'utf8')))).toEqual([])
-  const { out: one } = await run('har', '--status', '410')
+  const { out: one } = await command('har', '--status', '410')
   expect(JSON.parse(one).log.entries).toHaveLength(1)
 })
 

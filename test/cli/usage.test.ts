@@ -3,7 +3,9 @@ import { describe, expect, test } from 'vitest'
 import { Folder } from '../config/folder.ts'
 import { cupbearer } from './command-line.ts'
 
-const COMMANDS = 'init start run env check doctor status trace har token ca dashboard demo'.split(' ')
+const COMMANDS = 'init start run env check doctor status trace har token ca dashboard demo'.split(
+  ' ',
+)
 
 describe('help', () => {
   test('of the whole lists every command', async () => {

@@ -43,7 +43,7 @@ const nodeVersion = (name: string) => [
   `require('${program(`../../../node_modules/${name}/package.json`)}').version`,
 ]
 const NODE_ENV =
-  '`NODE_EXTRA_CA_CERTS=certs/ca.pem`, and `NODE_USE_ENV_PROXY=1 HTTPS_PROXY=http://127.0.0.1:8080` from Node 24 on'
+  '`NODE_EXTRA_CA_CERTS=certs/ca.pem`, and `NODE_USE_ENV_PROXY=1 HTTPS_PROXY=http://127.0.0.1:8080` from Node 22.21 and 24.5 on'
 const ENV = '`HTTPS_PROXY=http://127.0.0.1:8080'
 
 export const TOOLS: readonly Client[] = [
@@ -227,9 +227,9 @@ export const RUNTIMES: readonly Client[] = [
     name: 'Node axios',
     command: node('node-axios.mjs'),
     version: nodeVersion('axios'),
-    // Its own code for proxies opens a tunnel for each request.
+    // Where Node reads no proxy variable its own code does, and opens a tunnel for each request.
     without: ['keep-alive'],
-    inside: '`{ proxy: false }` to keep connections',
+    inside: '`{ proxy: false }` to keep connections, below Node 22.21 and 24.5',
     outside: `${ENV} NODE_EXTRA_CA_CERTS=certs/ca.pem\``,
   },
   {

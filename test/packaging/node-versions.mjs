@@ -15,10 +15,10 @@ try {
   console.log(`tarball ${Math.round(bytes / 1024)} KB, installed ${kilobytes(modules)} KB`)
   for (const major of versions) {
     const node = installNode(major, folder)
-    const run = (...args) => spawnSync(node, [command, ...args], { cwd: folder, encoding: 'utf8' })
+    const cupbearer = (...args) => spawnSync(node, [command, ...args], { cwd: folder, encoding: 'utf8' })
     const version = spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim()
     const started = performance.now()
-    const { status, stdout, stderr } = run('demo')
+    const { status, stdout, stderr } = cupbearer('demo')
     const seconds = ((performance.now() - started) / 1000).toFixed(0)
     const warnings = stderr.split('\n').filter((line) => /warning|deprecat/i.test(line))
     console.log(`${version}: demo ${status === 0 ? 'ok' : `FAILED (${status})`} after ${seconds} s`)

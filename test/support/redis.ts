@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,12 +19,17 @@ export class RedisServer implements AsyncDisposable {
     this.#args = args
   }
 
-  /** `args` are options as on the command line: `['--replicaof', …]`. */
-  static async start(args: readonly string[] = []): Promise<RedisServer> {
+  /** `args` are options as on the command line: `['--replicaof', …]`; `config` are lines of a file of its own. */
+  static async start(
+    args: readonly string[] = [],
+    config: readonly string[] = [],
+  ): Promise<RedisServer> {
     const folder = mkdtempSync(join(tmpdir(), 'cupbearer-redis-'))
+    const file = join(folder, 'redis.conf')
+    writeFileSync(file, config.join('\n'))
     // Another process may take the port between the look and the start.
     for (let tries = 0; ; tries++) {
-      const server = new RedisServer(await freePort(), folder, args)
+      const server = new RedisServer(await freePort(), folder, [file, ...args])
       try {
         await server.start()
         return server
@@ -40,7 +45,8 @@ export class RedisServer implements AsyncDisposable {
 
   /** Starts it, again after `kill`: empty, as it writes nothing to the disk. */
   async start(): Promise<void> {
-    const common = ['--port', String(this.port), '--bind', '127.0.0.1', '--save', '']
+    const common = ['--port', String(this.port), '--bind', '127.0.0.1']
+    if (!this.#args.includes('--sentinel')) common.push('--save', '')
     const child = spawn('redis-server', [...this.#args, ...common, '--dir', this.folder], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
@@ -48,9 +54,9 @@ export class RedisServer implements AsyncDisposable {
     let said = ''
     for await (const chunk of child.stdout) {
       said += chunk
-      if (/Ready to accept connections|Running mode=sentinel/.test(said)) break
+      if (/Ready to accept connections|Sentinel ID is/.test(said)) break
     }
-    if (child.exitCode !== null) throw new Error(`redis-server ended: ${said}`)
+    if (!/Ready to accept|Sentinel ID is/.test(said)) throw new Error(`redis-server ended: ${said}`)
     child.stdout.on('error', () => {})
     child.stdout.resume()
   }

@@ -10,6 +10,7 @@ export const PROGRAMS = {
   certutil: 'libnss3-tools',
   chromium: 'chromium',
   curl: 'curl',
+  du: 'coreutils',
   git: 'git',
   go: 'golang-go',
   java: 'default-jdk-headless',
@@ -49,7 +50,7 @@ export const LIBRARIES = {
 /** A Python that has the modules: the one on PATH, else the system's, for which Debian packages them. */
 export function pythonWithModules() {
   const has = (python) => succeeds(python, '-c', HAS_MODULES, ...PYTHON_MODULES)
-  return ['python3', '/usr/bin/python3'].find(has)
+  return isOnPath('python3') ? ['python3', '/usr/bin/python3'].find(has) : undefined
 }
 
 function succeeds(program, ...args) {

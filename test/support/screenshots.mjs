@@ -24,7 +24,7 @@ const PICTURES = {
     before: async (page) => {
       await page.getByLabel('Outcome').selectOption('replayed')
       await page.locator('#trace-list .list-row').first().click()
-      await page.locator('.waterfall').waitFor()
+      await page.locator('.story').waitFor()
       await page.getByLabel('Outcome').selectOption('')
     },
   },

@@ -214,3 +214,14 @@ test('a record is copied into a slot that is there: what happens to it later is 
   expect(trace.protocol).toBeNull()
   expect(trace).not.toHaveProperty('skippedMore')
 })
+
+test('URLs of any length are kept as they were, in a ring that grows and turns', () => {
+  const { events, recorder } = setUp(600)
+  const url = (i: number) => `https://api.example.com/${i}/${'x'.repeat((i * 37) % 500)}\xe9`
+  for (let i = 0; i < 1500; i++) events.emit('exchange', sampleExchange({ url: url(i), time: i }))
+  const traces = recorder.list({ limit: 600 })
+  expect(traces.map((trace) => trace.url)).toEqual(
+    Array.from({ length: 600 }, (_, i) => url(1499 - i)),
+  )
+  expect(recorder.list({ since: 1490 })).toHaveLength(10)
+})

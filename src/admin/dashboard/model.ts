@@ -82,8 +82,10 @@ export interface Trace {
   readonly replay?: { readonly done: boolean; readonly why: string }
   readonly bytes: { readonly in: number; readonly out: number }
   readonly error?: { readonly code: string; readonly message: string }
+  /** What happened, a line each, the first for the request; only where one trace is asked for, like `curl`. */
+  readonly story?: readonly string[]
   /** The request again, by hand and through the proxy. */
-  readonly curl?: string
+  readonly curl?: string | null
 }
 
 export interface Egress {

@@ -5,7 +5,6 @@ import type { Trace } from './model.ts'
 import { Badge, Empty, Fact, Panel } from './parts.tsx'
 import { link } from './route.ts'
 import { get } from './session.ts'
-import { storyOf } from './story.ts'
 import { badgeOf } from './trace-filter.ts'
 import { Waterfall } from './waterfall.tsx'
 
@@ -49,11 +48,13 @@ function Story({ trace }: { trace: Trace }) {
         {trace.method} <Badge {...badgeOf(trace)} />
       </h2>
       <p class="url">{trace.url}</p>
-      <ol class="story" aria-label="What happened">
-        {storyOf(trace).map((sentence) => (
-          <li key={sentence}>{sentence}</li>
-        ))}
-      </ol>
+      {trace.story && (
+        <ol class="story" aria-label="What happened">
+          {trace.story.slice(1).map((line) => (
+            <li key={line}>{line.trim()}</li>
+          ))}
+        </ol>
+      )}
       <Waterfall trace={trace} />
       <dl class="facts">
         <Fact name="Trace">

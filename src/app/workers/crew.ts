@@ -12,6 +12,7 @@ import type { Pool } from '../../pool/pool.ts'
 import type { OwnAddresses } from '../../proxy/own-addresses.ts'
 import type { TokenSet } from '../../token/token.ts'
 import { OwnServing, type Serving, type Terms } from '../serving.ts'
+import { freeLeases } from './free.ts'
 import type { PrimaryPool } from './leases.ts'
 import { Member } from './member.ts'
 import type { FromWorker, LearningState, ToWorker } from './messages.ts'
@@ -62,6 +63,8 @@ class Crew implements Serving {
   readonly #learning = new Map<string, string>()
   readonly #claims = new WeakMap<PoolConfig, readonly string[]>()
   readonly #kept: KeptTokens
+  /** Pools of which something has changed in this turn. */
+  readonly #changing = new Set<string>()
   #terms: Terms
   #generation = 1
   /** Workers in a row that ended at once. */
@@ -83,6 +86,8 @@ class Crew implements Serving {
     events.on('egress', this.#tellEgress)
     events.on('credential', this.#lookAtLearning)
     events.on('refresh', this.#lookAtLearning)
+    events.on('credential', this.#changed)
+    events.on('refresh', this.#changed)
   }
 
   get connections(): number {
@@ -116,8 +121,13 @@ class Crew implements Serving {
   }
 
   async apply(terms: Terms): Promise<void> {
+    const former = Object.keys(this.#terms.config.pools)
     this.#terms = terms
     this.#generation += 1
+    // Limits that are new hold from here on.
+    for (const name of new Set([...former, ...Object.keys(terms.config.pools)])) {
+      this.#tellFree(name, this.#members)
+    }
     const generation = this.#generation
     const setup = this.#setup()
     await Promise.all(
@@ -170,6 +180,8 @@ class Crew implements Serving {
     events.off('egress', this.#tellEgress)
     events.off('credential', this.#lookAtLearning)
     events.off('refresh', this.#lookAtLearning)
+    events.off('credential', this.#changed)
+    events.off('refresh', this.#changed)
   }
 
   #stop(): void {
@@ -203,6 +215,7 @@ class Crew implements Serving {
   #start(): Member {
     const member = new Member({
       pool: (name) => this.#pool(name),
+      spoilt: (name) => this.#lookAtFree(name),
       heard: (message, from) => this.#hear(message, from),
     })
     this.#members.add(member)
@@ -218,6 +231,7 @@ class Crew implements Serving {
     member.ready.then(
       () => {
         log.debug({ worker: pid }, 'worker is serving')
+        for (const name of Object.keys(this.#terms.config.pools)) this.#tellFree(name, [member])
         const waiting = [...this.#queue]
         this.#queue.clear()
         for (const socket of waiting) if (!socket.destroyed) this.#accept(socket)
@@ -308,6 +322,29 @@ class Crew implements Serving {
       this.#claims.set(config, claims)
     }
     return { pool, claims }
+  }
+
+  readonly #changed = ({ pool }: { pool: string }): void => this.#lookAtFree(pool)
+
+  /** Which tokens of a pool are free may have changed. */
+  #lookAtFree(name: string): void {
+    if (this.#changing.size === 0) {
+      setImmediate(() => {
+        const names = [...this.#changing]
+        this.#changing.clear()
+        for (const each of names) this.#tellFree(each, this.#members)
+      })
+    }
+    this.#changing.add(name)
+  }
+
+  #tellFree(name: string, members: Iterable<Member>): void {
+    const found = this.#pool(name)
+    const leases = found ? freeLeases(found.pool, this.#terms.config.pools[name]) : []
+    for (const member of members) {
+      if (found) member.setFree(found, leases)
+      else member.send(['free', name, []])
+    }
   }
 
   #setup(): string {

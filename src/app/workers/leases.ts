@@ -1,5 +1,5 @@
 import { toWireError, WireError } from '../../errors.ts'
-import type { Lease, Outcome, Recovery, TokenPool } from '../../pool/lease.ts'
+import type { Lease, Outcome, PoolStatus, Recovery, TokenPool } from '../../pool/lease.ts'
 import {
   type Card,
   type FromWorker,
@@ -11,13 +11,19 @@ import {
 
 /** A pool as the primary has it, and the claims that its templates name. */
 export interface PrimaryPool {
-  readonly pool: TokenPool
+  readonly pool: TokenPool & { status(): PoolStatus }
   readonly claims: readonly string[]
 }
 
 interface Held {
   readonly pool: TokenPool
   readonly lease: Lease
+}
+
+/** A token that the worker uses without asking, and its uses that are under way. */
+interface Free extends PrimaryPool {
+  readonly facts: Lease
+  readonly under: Lease[]
 }
 
 interface Known {
@@ -31,6 +37,7 @@ const MAX_CARDS = 4096
 const MAX_REFUSED = 1000
 
 const GONE: Outcome = { kind: 'unknown' }
+const OK: Outcome = { kind: 'ok' }
 
 /**
  * The leases that one worker holds, and the requests of it that wait for one. The pools decide: they cannot tell
@@ -39,17 +46,26 @@ const GONE: Outcome = { kind: 'unknown' }
 export class WorkerLeases {
   readonly #find: (pool: string) => PrimaryPool | undefined
   readonly #send: (message: ToWorker) => void
+  readonly #spoilt: (pool: string) => void
   readonly #held = new Map<number, Held>()
   readonly #waits = new Map<number, AbortController>()
   readonly #refused = new Map<number, Held>()
   /** By credential, in order of the first use. */
   readonly #cards = new Map<string, Known>()
+  /** By card; those that are no longer free stay until their uses have ended. */
+  readonly #free = new Map<number, Free>()
   #cardCount = 0
   #closed = false
 
-  constructor(find: (pool: string) => PrimaryPool | undefined, send: (message: ToWorker) => void) {
+  /** `spoilt` is called when a token that was free did not do well: the worker waits to hear which are. */
+  constructor(
+    find: (pool: string) => PrimaryPool | undefined,
+    send: (message: ToWorker) => void,
+    spoilt: (pool: string) => void,
+  ) {
     this.#find = find
     this.#send = send
+    this.#spoilt = spoilt
   }
 
   /** Deals with a message, if it is about leases. */
@@ -67,6 +83,12 @@ export class WorkerLeases {
       case 'settle':
         this.#settle(message[1], message[2], message[3])
         return true
+      case 'used':
+        this.#used(message[1], message[2], message[3])
+        return true
+      case 'outcome':
+        this.#outcome(message[1], message[2], message[3], message[4], message[5])
+        return true
       case 'recover':
         void this.#recover(message[1])
         return true
@@ -78,9 +100,19 @@ export class WorkerLeases {
     }
   }
 
-  /** Leases that the worker holds. */
-  get held(): number {
-    return this.#held.size
+  /** Says which tokens of a pool the worker may use without asking: those that these ended leases were for. */
+  setFree(found: PrimaryPool, leases: readonly Lease[]): void {
+    const cards = leases.map((facts) => {
+      const card = this.#card(facts, found.claims)
+      if (!this.#free.has(card)) this.#free.set(card, { ...found, facts, under: [] })
+      return card
+    })
+    for (const [card, { pool, under }] of this.#free) {
+      if (pool === found.pool && under.length === 0 && !cards.includes(card)) {
+        this.#free.delete(card)
+      }
+    }
+    this.#send(['free', found.pool.name, cards])
   }
 
   /**
@@ -96,6 +128,10 @@ export class WorkerLeases {
       pool.settle(lease, GONE)
     }
     this.#held.clear()
+    for (const { pool, under } of this.#free.values()) {
+      for (const lease of under) pool.settle(lease, GONE)
+    }
+    this.#free.clear()
     this.#refused.clear()
   }
 
@@ -166,16 +202,57 @@ export class WorkerLeases {
     const held = this.#held.get(number)
     if (!held) return
     this.#held.delete(number)
-    if (kind === 'expired') {
-      this.#refused.set(number, held)
-      if (this.#refused.size > MAX_REFUSED) {
-        this.#refused.delete(this.#refused.keys().next().value as number)
-      }
-    }
+    if (kind === 'expired') this.#keepRefused(number, held)
     held.pool.settle(
       held.lease,
       kind === 'limited' ? { kind, retryAfterMs: retryAfterMs ?? undefined } : { kind },
     )
+  }
+
+  #keepRefused(number: number, held: Held): void {
+    this.#refused.set(number, held)
+    if (this.#refused.size > MAX_REFUSED) {
+      this.#refused.delete(this.#refused.keys().next().value as number)
+    }
+  }
+
+  /** Each use is a lease like any other, taken after the fact: there is no limit that it could break. */
+  #used(card: number, started: number, ended: number): void {
+    const free = this.#free.get(card)
+    if (!free) return
+    for (let i = 0; i < started; i++) {
+      const lease = leaseOf(free)
+      if (!lease) continue
+      lease.dispatched()
+      free.under.push(lease)
+    }
+    for (let i = 0; i < ended; i++) {
+      const lease = free.under.pop()
+      // Of an older token than the lease it says nothing.
+      if (lease) free.pool.settle(lease, isSame(lease, free.facts) ? OK : GONE)
+    }
+  }
+
+  #outcome(
+    number: number,
+    card: number,
+    sent: boolean,
+    kind: Outcome['kind'],
+    retryAfterMs: number | undefined,
+  ): void {
+    const free = this.#free.get(card)
+    if (!free) return
+    const { pool, facts, under } = free
+    const lease = (sent && under.pop()) || leaseOf(free)
+    if (lease) {
+      this.#held.set(number, { pool, lease })
+      // Once it has been renewed, it is no news that the old token was refused.
+      const tells = isSame(lease, facts) || kind === 'limited' || kind === 'egress-down'
+      this.#settle(number, tells ? kind : 'unknown', retryAfterMs)
+    }
+    // The pool knows by its generation whether that token is the latest.
+    if (kind === 'expired') this.#keepRefused(number, { pool, lease: facts })
+    this.#spoilt(pool.name)
   }
 
   async #recover(number: number): Promise<void> {
@@ -190,6 +267,15 @@ export class WorkerLeases {
       recovery = { result: 'failed', quarantined: false, reason, refresh: undefined }
     }
     if (!this.#closed) this.#send(['recovered', number, recovery])
+  }
+}
+
+/** A use of that credential; undefined where the pool would not lease it any more. */
+function leaseOf({ pool, facts }: Free): Lease | undefined {
+  try {
+    return pool.lease({ credential: facts.credential, remote: true })
+  } catch {
+    return undefined
   }
 }
 

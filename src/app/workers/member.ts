@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { type Duplex, PassThrough } from 'node:stream'
 import { fileURLToPath } from 'node:url'
+import type { Lease } from '../../pool/lease.ts'
 import { Channel } from './channel.ts'
 import { type PrimaryPool, WorkerLeases } from './leases.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
@@ -34,6 +35,8 @@ const ENVIRONMENT = [
 
 export interface MemberOptions {
   readonly pool: (name: string) => PrimaryPool | undefined
+  /** A token that the worker may use without asking did not do well. */
+  readonly spoilt: (pool: string) => void
   /** Hears what is not about this worker's own leases and connections. */
   readonly heard: (message: FromWorker, from: Member) => void
 }
@@ -77,7 +80,7 @@ export class Member {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc', 'pipe'],
     })
     const send = (message: ToWorker) => this.#channel.send(message)
-    this.#leases = new WorkerLeases(options.pool, send)
+    this.#leases = new WorkerLeases(options.pool, send, options.spoilt)
     this.#channel = new Channel(
       pipeTo(this.#child),
       (message) => this.#receive(message),
@@ -124,6 +127,11 @@ export class Member {
 
   send(message: ToWorker): void {
     this.#channel.send(message)
+  }
+
+  /** Says which tokens of a pool it may use without asking: those that these ended leases were for. */
+  setFree(pool: PrimaryPool, leases: readonly Lease[]): void {
+    this.#leases.setFree(pool, leases)
   }
 
   /** Hands a connection over that nothing was read from. */

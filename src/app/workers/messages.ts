@@ -20,6 +20,17 @@ export type FromWorker =
   | readonly ['give-up', number]
   | readonly ['sent', number]
   | readonly ['settle', number, kind: Outcome['kind'], retryAfterMs?: number]
+  /** Uses of a token that is free, by its card: sent since the last report, and gone well. */
+  | readonly ['used', card: number, started: number, ended: number]
+  /** What came of one such use, where it did not go well; the number is for `recover`. */
+  | readonly [
+      'outcome',
+      number,
+      card: number,
+      sent: boolean,
+      kind: Outcome['kind'],
+      retryAfterMs?: number,
+    ]
   | readonly ['recover', number]
   | readonly ['cool', pool: string, egress: string, ms: number, reason: string]
   /** Keys of records that follow: see `record-code.ts`. */
@@ -49,6 +60,8 @@ export type ToWorker =
   | readonly ['card', Card]
   | readonly ['drop', card: number]
   | readonly ['grant', number, card: number, passedOver?: PassedOver]
+  /** The tokens of a pool that may be used without asking, until another list comes. */
+  | readonly ['free', pool: string, cards: readonly number[]]
   | readonly ['refused', number, PackedError]
   | readonly ['recovered', number, Recovery]
   | readonly ['held', Objections]
@@ -95,12 +108,17 @@ export type PackedError = readonly [
   passedOver?: PassedOver | undefined,
 ]
 
-/** Null for the request that wants nothing in particular: the common case. */
+/** Whether a request wants nothing in particular: the common case. */
+export function isPlain(want: LeaseRequest): boolean {
+  for (const key in want) if (want[key as keyof LeaseRequest] !== undefined) return false
+  return true
+}
+
+/** Null for a plain request. */
 export function packWant(want: LeaseRequest): PackedWant | null {
+  if (isPlain(want)) return null
   const { exclude, ...rest } = want
-  if (exclude) return { ...rest, exclude: [...exclude] }
-  for (const key in rest) if (rest[key as keyof typeof rest] !== undefined) return rest
-  return null
+  return exclude ? { ...rest, exclude: [...exclude] } : rest
 }
 
 const NOTHING: LeaseRequest = {}

@@ -1,3 +1,4 @@
+import type { PoolConfig } from '../../config/schema.ts'
 import { WireError } from '../../errors.ts'
 import { Secret } from '../../lib/secret.ts'
 import type {
@@ -9,93 +10,23 @@ import type {
   TokenPool,
 } from '../../pool/lease.ts'
 import { DpopKey } from '../../token/dpop.ts'
-import { type Card, type FromWorker, packWant, type ToWorker, unpackError } from './messages.ts'
+import { type Card, isPlain, packWant, type ToWorker, unpackError } from './messages.ts'
 import type { RemoteLearning } from './remote-learning.ts'
-
-/** The worker's way to the primary: at once, or when there is something else to say. */
-export interface Outbox {
-  send(message: FromWorker): void
-  post(message: FromWorker): void
-}
-
-/** A token as the primary has told it, ready for use. */
-interface Token {
-  readonly card: Card
-  readonly token: Secret
-  readonly dpopKey: DpopKey | undefined
-}
+import { FreeLease, GrantedLease, type Outbox, type Token } from './worker-lease.ts'
 
 interface Waiting {
   readonly pool: RemotePool
-  readonly resolve: (lease: RemoteLease) => void
+  readonly resolve: (lease: Lease) => void
   readonly reject: (error: unknown) => void
   readonly stopListening: () => void
 }
 
 /** Keys keep the nonces of servers, so one is made once; a worker meets few. */
 const MAX_KEYS = 1000
+/** How long the primary may know nothing of a use that it does not limit. */
+const REPORT_MS = 20
 
-/** A lease that the primary holds for a request of this worker. */
-class RemoteLease implements Lease {
-  readonly number: number
-  readonly pool: string
-  readonly passedOver: PassedOver | undefined
-  stage: 'reserved' | 'dispatched' | 'settled' = 'reserved'
-  readonly #told: Token
-  readonly #outbox: Outbox
-
-  constructor(
-    number: number,
-    pool: string,
-    told: Token,
-    passedOver: PassedOver | undefined,
-    outbox: Outbox,
-  ) {
-    this.number = number
-    this.pool = pool
-    this.#told = told
-    this.passedOver = passedOver
-    this.#outbox = outbox
-  }
-
-  get credential(): string {
-    return this.#told.card.credential
-  }
-  get key(): string {
-    return this.#told.card.key
-  }
-  get generation(): number {
-    return this.#told.card.generation
-  }
-  get token(): Secret {
-    return this.#told.token
-  }
-  get expiresAt(): number | undefined {
-    return this.#told.card.expiresAt
-  }
-  get dpopKey(): DpopKey | undefined {
-    return this.#told.dpopKey
-  }
-  get egress(): string {
-    return this.#told.card.egress
-  }
-  get headers(): readonly string[] {
-    return this.#told.card.headers
-  }
-
-  claim(name: string): string {
-    const { claims } = this.#told.card
-    return Object.hasOwn(claims, name) ? (claims[name] as string) : ''
-  }
-
-  dispatched(): void {
-    if (this.stage === 'settled') throw new Error('a settled lease was dispatched')
-    if (this.stage === 'dispatched') return
-    this.stage = 'dispatched'
-    // Heard of late it counts late: no window ends before its time.
-    this.#outbox.post(['sent', this.number])
-  }
-}
+const NONE: readonly Token[] = []
 
 /** The pools as a worker sees them: every question goes to the primary, whose pools decide. */
 export class RemotePools {
@@ -104,14 +35,29 @@ export class RemotePools {
   readonly #keys = new Map<string, DpopKey>()
   readonly #waiting = new Map<number, Waiting>()
   readonly #recovering = new Map<number, (recovery: Recovery) => void>()
+  /** Tokens with uses that the primary has not heard of. */
+  readonly #used = new Set<Token>()
+  /** By pool: the tokens that may be used without asking, in the configuration's order. */
+  readonly #free = new Map<string, readonly Token[]>()
+  #cancelReport: (() => void) | undefined
   #count = 0
 
   constructor(outbox: Outbox) {
     this.#outbox = outbox
   }
 
-  pool(name: string, learning: RemoteLearning): RemotePool {
-    return new RemotePool(name, learning, this)
+  pool(name: string, learning: RemoteLearning, config: Pick<PoolConfig, 'select'>): RemotePool {
+    return new RemotePool(name, learning, config.select === 'fill-first', this)
+  }
+
+  /** The tokens of a pool that may be used without asking. */
+  free(pool: string): readonly Token[] {
+    return this.#free.get(pool) ?? NONE
+  }
+
+  /** Reports what has not been heard of yet, and frees what is left. */
+  close(): void {
+    this.#report()
   }
 
   /** Deals with a message, if it is about leases. */
@@ -122,6 +68,12 @@ export class RemotePools {
         return true
       case 'drop':
         this.#tokens.delete(message[1])
+        return true
+      case 'free':
+        this.#free.set(
+          message[1],
+          message[2].flatMap((number) => this.#tokens.get(number) ?? []),
+        )
         return true
       case 'grant':
         this.#granted(message[1], message[2], message[3])
@@ -158,11 +110,10 @@ export class RemotePools {
   settle(lease: Lease, outcome: Outcome): void {
     const own = ownLease(lease)
     if (own.stage === 'settled') return
+    const sent = own.stage === 'dispatched'
     own.stage = 'settled'
-    const { kind } = outcome
-    if (kind === 'limited' && outcome.retryAfterMs !== undefined) {
-      this.#outbox.send(['settle', own.number, kind, outcome.retryAfterMs])
-    } else this.#outbox.send(['settle', own.number, kind])
+    if (own instanceof FreeLease) this.#settleFree(own, sent, outcome)
+    else this.#outbox.send(['settle', own.number, outcome.kind, ...retryAfter(outcome)])
   }
 
   recover(lease: Lease): Promise<Recovery> {
@@ -171,6 +122,52 @@ export class RemotePools {
       this.#recovering.set(number, resolve)
       this.#outbox.send(['recover', number])
     })
+  }
+
+  #settleFree(lease: FreeLease, sent: boolean, outcome: Outcome): void {
+    const { told } = lease
+    told.inFlight -= 1
+    if (sent && outcome.kind === 'ok') {
+      told.ended += 1
+      this.used(told)
+      return
+    }
+    if (!sent && outcome.kind === 'unknown') return
+    if (outcome.kind !== 'unknown' && outcome.kind !== 'denied') {
+      // It is not what it was; whether it may be used on, the primary says.
+      const free = this.free(lease.pool)
+      this.#free.set(
+        lease.pool,
+        free.filter((each) => each !== told),
+      )
+    }
+    this.#used.add(told)
+    this.#report()
+    this.#count += 1
+    lease.number = this.#count
+    const { number } = told.card
+    const { kind } = outcome
+    this.#outbox.send(['outcome', lease.number, number, sent, kind, ...retryAfter(outcome)])
+  }
+
+  /** There is something to report of a token that is used freely. */
+  readonly used = (token: Token): void => {
+    this.#used.add(token)
+    if (this.#cancelReport) return
+    const timer = setTimeout(() => this.#report(), REPORT_MS)
+    this.#cancelReport = () => clearTimeout(timer)
+  }
+
+  #report(): void {
+    this.#cancelReport?.()
+    this.#cancelReport = undefined
+    for (const token of this.#used) {
+      const { card, started, ended } = token
+      if (started + ended > 0) this.#outbox.send(['used', card.number, started, ended])
+      token.started = 0
+      token.ended = 0
+    }
+    this.#used.clear()
   }
 
   coolEgress(pool: string, egress: string, ms: number, reason: string): void {
@@ -183,6 +180,9 @@ export class RemotePools {
       card,
       token: new Secret(token),
       dpopKey: dpopKey === undefined ? undefined : this.#key(dpopKey),
+      inFlight: 0,
+      started: 0,
+      ended: 0,
     })
   }
 
@@ -199,7 +199,7 @@ export class RemotePools {
     const waiting = this.#end(number)
     const told = this.#tokens.get(card)
     if (waiting && told) {
-      waiting.resolve(new RemoteLease(number, waiting.pool.name, told, passedOver, this.#outbox))
+      waiting.resolve(new GrantedLease(number, waiting.pool.name, told, passedOver, this.#outbox))
       return
     }
     // The client left while the lease was on its way.
@@ -219,17 +219,25 @@ export class RemotePools {
 export class RemotePool implements TokenPool {
   readonly name: string
   readonly learning: RemoteLearning
+  readonly #inOrder: boolean
   readonly #pools: RemotePools
+  #turn = 0
 
-  constructor(name: string, learning: RemoteLearning, pools: RemotePools) {
+  /** `inOrder` takes the first token that is free, as `fill-first` does; else the one that is used least. */
+  constructor(name: string, learning: RemoteLearning, inOrder: boolean, pools: RemotePools) {
     this.name = name
     this.learning = learning
+    this.#inOrder = inOrder
     this.#pools = pools
   }
 
-  /** Never at once: to know, the primary must be asked. */
-  lease(_request: LeaseRequest): Lease | undefined {
-    return undefined
+  /** At once only for a request that wants nothing in particular, of a token without limits. */
+  lease(request: LeaseRequest): Lease | undefined {
+    const free = this.#pools.free(this.name)
+    if (free.length === 0 || !isPlain(request)) return undefined
+    const token = this.#inOrder ? free[0] : this.#leastUsed(free)
+    if (!token || (token.card.expiresAt ?? Number.POSITIVE_INFINITY) <= Date.now()) return undefined
+    return new FreeLease(this.name, token, this.#pools.used)
   }
 
   async wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
@@ -247,9 +255,31 @@ export class RemotePool implements TokenPool {
   coolEgress(egress: string, ms: number, reason: string): void {
     this.#pools.coolEgress(this.name, egress, ms, reason)
   }
+
+  /** Among equals, one after the other. */
+  #leastUsed(free: readonly Token[]): Token | undefined {
+    let best: Token | undefined
+    let at = 0
+    for (let i = 1; i <= free.length; i++) {
+      const index = (this.#turn + i) % free.length
+      const token = free[index] as Token
+      if (best && token.inFlight >= best.inFlight) continue
+      best = token
+      at = index
+      if (token.inFlight === 0) break
+    }
+    this.#turn = at
+    return best
+  }
 }
 
-function ownLease(lease: Lease): RemoteLease {
-  if (lease instanceof RemoteLease) return lease
+function ownLease(lease: Lease): GrantedLease | FreeLease {
+  if (lease instanceof GrantedLease || lease instanceof FreeLease) return lease
   throw new TypeError('a lease of this worker is needed')
+}
+
+function retryAfter(outcome: Outcome): [] | [number] {
+  return outcome.kind === 'limited' && outcome.retryAfterMs !== undefined
+    ? [outcome.retryAfterMs]
+    : []
 }

@@ -161,7 +161,7 @@ export class Worker {
       const learner = new RemoteLearning(name, pool, send)
       const state = learning[name]
       if (state) learner.state = state
-      pools.set(name, this.#remote.pool(name, learner))
+      pools.set(name, this.#remote.pool(name, learner, pool))
     }
     this.#pools = pools
     const authority = authorityOf(ca, httpsTargets(config))
@@ -177,6 +177,7 @@ export class Worker {
 
   async #drain(ended: (code: number) => void): Promise<void> {
     await this.#serving.drain()
+    this.#remote.close()
     this.#feed.close()
     await this.#egresses.close()
     this.#channel.send(['drained'])

@@ -1,0 +1,36 @@
+import type { PoolConfig } from '../../config/schema.ts'
+import type { Lease, PoolStatus, TokenPool } from '../../pool/lease.ts'
+import { mergeLimits } from '../../pool/limits.ts'
+
+/** A larger pool is asked each time: to tell of all its tokens would cost more. */
+const MAX_FREE = 256
+
+/**
+ * The tokens of a pool that workers may use without asking, as leases that have ended already: those that serve
+ * now, where no credential has a limit to keep. Then nobody waits and nothing is counted that must not be passed.
+ */
+export function freeLeases(
+  pool: TokenPool & { status(): PoolStatus },
+  config: PoolConfig | undefined,
+): Lease[] {
+  if (!config || !isUnlimited(config)) return []
+  return pool.status().credentials.flatMap(({ id, state }) => {
+    if (state !== 'active') return []
+    try {
+      const lease = pool.lease({ credential: id, remote: true })
+      if (!lease) return []
+      pool.settle(lease, { kind: 'unknown' })
+      return [lease]
+    } catch {
+      return []
+    }
+  })
+}
+
+function isUnlimited({ limits, credentials }: PoolConfig): boolean {
+  if (credentials.length > MAX_FREE) return false
+  return credentials.every((credential) => {
+    const { rate, concurrency, uses } = mergeLimits(limits, credential.limits)
+    return rate.length === 0 && concurrency === undefined && uses === undefined
+  })
+}
