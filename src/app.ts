@@ -216,6 +216,7 @@ class App implements Cupbearer {
       log: this.#log,
       clock: this.#clock,
       backend: {
+        caughtUp: () => serving.caughtUp(),
         pools: () => this.#status(),
         act: (pool, credential, action) => this.#act(pool, credential, action),
         login: (pool, ...how) => this.#pools.get(pool)?.login(...how),
@@ -242,8 +243,7 @@ class App implements Cupbearer {
     this.adminUrl = admin.url
     await serving.ready()
     const { proxyUrl: proxy, adminUrl, caPath: ca } = this
-    const told = await tellRunning(config.dataDir, { proxy, admin: adminUrl, ca })
-    this.#closers.push(told)
+    this.#closers.push(await tellRunning(config.dataDir, { proxy, admin: adminUrl, ca }))
   }
 
   async reload(): Promise<{ applied: boolean; problems: readonly string[] }> {

@@ -149,8 +149,8 @@ export interface EventMap {
       generation: number
       ms: number
       reason: string | undefined
-      /** Trace id of its record. */
-      id?: string
+      /** Trace id of its record; undefined for none. */
+      id?: string | undefined
       egress?: string
       calls?: readonly RenewalCall[]
     },

@@ -36,6 +36,8 @@ export interface IdentifiedClient {
 
 /** All that the admin API knows of the running proxy. */
 export interface AdminBackend {
+  /** Resolves when what has been answered to clients so far can be seen here. */
+  caughtUp?(): Promise<void>
   pools(): readonly PoolStatus[]
   /**
    * Acts on one credential; `unknown` when there is no such pool or credential.

@@ -57,8 +57,8 @@ export async function startAdmin(options: {
   }
   server.on('request', (request: IncomingMessage, response: ServerResponse) => {
     api ??= load()
-    api.then(
-      ({ handle }) => handle(request, response),
+    Promise.all([api, backend.caughtUp?.()]).then(
+      ([{ handle }]) => handle(request, response),
       (error: Error) => {
         api = undefined
         log.error(whereFrom(error), 'the admin API cannot be loaded')

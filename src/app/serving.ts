@@ -41,6 +41,8 @@ export interface Serving {
   learningChanged(pool: string): void
   /** Somebody has failed, or has succeeded, to authenticate. */
   tellThrottle(news: readonly ['failed' | 'succeeded', address: string]): void
+  /** Resolves when this process knows of all that clients have been answered so far. */
+  caughtUp(): Promise<void>
   /** Takes no more connections and lets what runs end; resolves when the last one is gone. */
   drain(): Promise<void>
   /** Cuts every connection and takes none any more. */
@@ -105,6 +107,8 @@ export class OwnServing implements Serving {
   learningChanged(): void {}
 
   tellThrottle(): void {}
+
+  async caughtUp(): Promise<void> {}
 
   drain(): Promise<void> {
     return this.#front.drain()

@@ -58,9 +58,11 @@ async function tryIn(folder: string, config: Config, pool: string, id: string) {
     pools: { [pool]: tried },
   }
   const events = new Events()
+  let heard = false
   const waited = new Promise<string | undefined>((resolve) => {
     events.on('refresh', (outcome) => {
       if (outcome.credential !== id) return
+      heard = true
       resolve(outcome.result === 'ok' ? undefined : (outcome.reason ?? outcome.result))
     })
   })
@@ -71,16 +73,13 @@ async function tryIn(folder: string, config: Config, pool: string, id: string) {
     const ms = tried.refresh.timeout + GRACE_MS
     timer = setTimeout(() => resolve(`no token came within ${ms / 1000} s`), ms)
   })
-  const status = () =>
-    callAdmin<Tried>(
-      alone,
-      'GET',
-      `/api/pools/${encodeURIComponent(pool)}/credentials/${encodeURIComponent(id)}`,
-    )
+  const path = `/api/pools/${encodeURIComponent(pool)}/credentials/${encodeURIComponent(id)}`
+  const status = () => callAdmin<Tried>(alone, 'GET', path)
   try {
-    // It may have a token of an earlier try.
+    // It may have a token of an earlier run, or have been given up then.
     const before = await status()
     if (before.state === 'active') return before
+    if (!heard && before.state !== 'pending') await callAdmin(alone, 'POST', `${path}/release`)
     const failed = await Promise.race([waited, late])
     if (failed !== undefined) return failed
     const after = await status()

@@ -23,7 +23,6 @@ import {
   object,
   pointer,
   rate,
-  regex,
   sealKey,
   secret,
   size,

@@ -9,6 +9,8 @@ import { Http2Body } from './http2-body.ts'
 import type { ConnectionOptions, ResponseHandler, Sending, UpstreamRequest } from './upstream.ts'
 
 const NO_TRAILERS: RawHeaders = []
+/** Nobody takes interim responses as fast as a flood of them comes: they have no body that could be held back. */
+const MAX_INTERIM_BYTES = 256 * 1024
 
 /** A stream with what listens to it: one set of listeners serves all streams. */
 const SENDING = Symbol('sending')
@@ -23,6 +25,8 @@ export class Http2Sending implements Sending {
   #stream: ClientHttp2Stream | undefined
   #body: Http2Body | undefined
   #headSeen = false
+  /** Bytes of interim responses. */
+  #interim = 0
   #trailers: RawHeaders = NO_TRAILERS
   /** Whether the peer has ended the stream, which a reset without an error looks just like. */
   #whole = false
@@ -123,7 +127,13 @@ export class Http2Sending implements Sending {
 
   interim({ ':status': status = 0 }: Fields, raw: string[]): void {
     this.#stirred = true
-    if (this.#over || this.#headSeen || status === constants.HTTP_STATUS_CONTINUE) return
+    if (this.#over || this.#headSeen) return
+    for (const part of raw) this.#interim += part.length
+    if (this.#interim > MAX_INTERIM_BYTES) {
+      this.#give(broken('upstream sent too many interim responses'))
+      return
+    }
+    if (status === constants.HTTP_STATUS_CONTINUE) return
     this.#handler.informational(status, '', regularFields(raw))
   }
 

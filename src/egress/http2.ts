@@ -146,13 +146,14 @@ export class Http2Connection implements UpstreamConnection {
   /** Whether the peer is still there, where all that runs waits for it. */
   #lookForSilence(now: number): void {
     const { bytesRead } = this.#socket
-    if (bytesRead !== this.#bytesRead || this.#streams.size === 0) {
+    const since = this.#quietSince
+    if (since === undefined || bytesRead !== this.#bytesRead || this.#streams.size === 0) {
       this.#bytesRead = bytesRead
       this.#quietSince = now
       this.#ping = 'none'
       return
     }
-    const quiet = now - (this.#quietSince ?? now)
+    const quiet = now - since
     if (this.#ping === 'none' && quiet > PING_AFTER_MS) {
       this.#ping = 'sent'
       this.#session.ping((error) => {

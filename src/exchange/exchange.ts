@@ -8,7 +8,7 @@ import type { Clock } from '../lib/clock.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 import { type Logger, whereFrom } from '../lib/log.ts'
 import type { Lease, LeaseRequest, Outcome, TokenPool } from '../pool/lease.ts'
-import { forwardHeaders, type Injector } from '../route/inject.ts'
+import { forwardHeaders, forwardTrailers, type Injector } from '../route/inject.ts'
 import type { Requirements } from '../route/requires.ts'
 import { redact, scrubHeaders } from '../route/scrub.ts'
 import { type Judge, PEEK_BYTES, type Verdict } from '../route/verdict.ts'
@@ -275,7 +275,7 @@ export class Exchange {
     key = lease?.key ?? '',
   ): Attempt {
     const { origin, method, upgrade, body: incoming } = request
-    const trailers = incoming && (() => incoming.trailers())
+    const trailers = incoming && (() => forwardTrailers(incoming.trailers(), headers))
     const attempt = new Attempt(
       this.#egresses.dispatcher(egress, key),
       { origin, method, path, headers, body, trailers, upgrade },

@@ -10,6 +10,11 @@ export type Scheme = 'https' | 'http'
 
 export const DEFAULT_PORT: Record<Scheme, number> = { https: 443, http: 80 }
 
+/** Of a name, in the dotted form (RFC 1035 §2.3.4). */
+const MAX_NAME = 253
+/** Labels of letters, digits, hyphens and underscores: what DNS has, and less than URLs allow. */
+const NAME = /^[a-z0-9_-]+(?:\.[a-z0-9_-]+)*$/
+
 /**
  * The one spelling of a host: lower case, IDNA applied, one trailing dot dropped, IP addresses canonical
  * (`0x7f.1` is `127.0.0.1`, as WHATWG URL §3.5 reads it). Undefined for what is no host.
@@ -17,7 +22,8 @@ export const DEFAULT_PORT: Record<Scheme, number> = { https: 443, http: 80 }
 export function normalizeHost(host: string): string | undefined {
   // The common spelling first: this runs for each request.
   if (/^[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]*[a-z][a-z0-9-]*)*$/.test(host) && /[a-z]/.test(host)) {
-    if (!/^0x/.test(host)) return host
+    // Part of a number in hexadecimal (`127.0x1`), and names that IDNA has to look at, come further down.
+    if (host.length <= MAX_NAME && !/(?:^|\.)(?:0x|xn--)/.test(host)) return host
   }
   let text = host
   if (text.endsWith('.')) text = text.slice(0, -1)
@@ -29,8 +35,8 @@ export function normalizeHost(host: string): string | undefined {
   const url = new URL(`http://${text}/`)
   if (url.username || url.port || url.pathname !== '/') return undefined
   const { hostname } = url
-  const name = hostname.startsWith('[') ? hostname.slice(1, -1) : hostname
-  return name.endsWith('.') ? undefined : name
+  if (hostname.startsWith('[')) return hostname.slice(1, -1)
+  return hostname.length <= MAX_NAME && NAME.test(hostname) ? hostname : undefined
 }
 
 /** `host:port` as CONNECT and Host have it (RFC 9112 §3.2.3); the port falls back to `defaultPort`. */

@@ -23,7 +23,7 @@ export interface RefreshResult {
   readonly kind: 'ok' | 'transient' | 'egress' | 'revoked' | 'dropped'
   readonly reason: string | undefined
   /** Its record: trace id, and what was asked. */
-  readonly trace?: string
+  readonly trace?: string | undefined
   readonly calls?: readonly RenewalCall[]
 }
 

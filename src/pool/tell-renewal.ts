@@ -4,7 +4,7 @@ import { nextTraceId } from '../lib/trace-id.ts'
 import type { Credential } from './credential.ts'
 import type { RefreshCause } from './refresher.ts'
 
-/** Tells observers of a try to get a token; gives the trace id of its record. */
+/** Tells observers of a try to get a token; gives the trace id of its record, where it has one. */
 export function tellRenewal(
   { clock, events, pool }: { clock: Clock; events: Events; pool: string },
   credential: Credential,
@@ -13,8 +13,10 @@ export function tellRenewal(
   started: number,
   reason: string | undefined,
   calls: readonly RenewalCall[],
-): string {
-  const id = nextTraceId()
+): string | undefined {
+  // Nobody was asked for a token that stands in the configuration: there is no story to tell.
+  const given = !credential.source.renewable && result === 'ok'
+  const id = given ? undefined : nextTraceId()
   events.emit('refresh', {
     time: clock.now(),
     pool,

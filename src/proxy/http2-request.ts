@@ -68,7 +68,7 @@ export function readHead(raw: readonly string[], inside: Inside, maxHeaderSize: 
   if (method === 'CONNECT' && protocol !== 'websocket') {
     throw new WireError('BAD_REQUEST', 'CONNECT inside a tunnel is for WebSocket only')
   }
-  if (!METHOD.test(method) || !isPath(path)) {
+  if (!METHOD.test(method) || !isPath(method, path)) {
     throw new WireError('BAD_REQUEST', 'the request is malformed')
   }
   if (scheme !== inside.scheme) {
@@ -91,8 +91,9 @@ export function readHead(raw: readonly string[], inside: Inside, maxHeaderSize: 
 }
 
 /** The same form as in HTTP/1's request line, which this may become. */
-function isPath(path: string): boolean {
-  return (path.startsWith('/') || path === '*') && !/[^\x21-\x7e\x80-\xff]/.test(path)
+function isPath(method: string, path: string): boolean {
+  if (path === '*') return method === 'OPTIONS'
+  return path.startsWith('/') && !/[^\x21\x22\x24-\x7e]/.test(path)
 }
 
 /** RFC 9113 §8.2.3: a cookie field may come in pieces, and goes on as one. */

@@ -9,7 +9,13 @@ import { CupbearerError, WireError } from '../errors.ts'
 import type { Events, ExchangeRecord } from '../events.ts'
 import type { Exchange } from '../exchange/exchange.ts'
 import type { ProxyReply, ProxyRequest } from '../exchange/request.ts'
-import { formatAuthority, formatHost, parseAuthority, type Scheme } from '../lib/authority.ts'
+import {
+  formatAuthority,
+  formatHost,
+  normalizeHost,
+  parseAuthority,
+  type Scheme,
+} from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { RequestHead } from '../lib/http1/message.ts'
 import type { Logger } from '../lib/log.ts'
@@ -317,7 +323,7 @@ export class Front extends MitmProxy implements Http1Front {
       pending.ready()
       secure.off('end', pending.left)
       const name = (secure as TLSSocket & { servername?: string | false | null }).servername
-      const misdirected = typeof name === 'string' && parseAuthority(name, 443)?.host !== host
+      const misdirected = typeof name === 'string' && normalizeHost(name) !== host
       this.#accept(secure, destination, misdirected)
     })
   }

@@ -45,6 +45,16 @@ export function forwardHeaders(headers: readonly string[], host: string): RawHea
   return endToEnd(headers, host, FORWARD_DROPS, undefined)
 }
 
+/** The trailers that may follow these headers: none that would speak in place of one of them, and no hint. */
+export function forwardTrailers(trailers: RawHeaders, headers: readonly string[]): RawHeaders {
+  if (trailers.length === 0) return trailers
+  const sent = new Set(headers.filter((_, i) => i % 2 === 0).map((name) => name.toLowerCase()))
+  return trailers.filter((_, i) => {
+    const name = (trailers[i & ~1] as string).toLowerCase()
+    return !sent.has(name) && !name.startsWith(HINT)
+  })
+}
+
 function endToEnd(
   headers: readonly string[],
   host: string,
@@ -185,7 +195,8 @@ function setCookie(headers: readonly string[], name: string, value: string): str
     if ((headers[i] as string).toLowerCase() !== 'cookie') continue
     for (const pair of (headers[i + 1] as string).split(';')) {
       const trimmed = pair.trim()
-      if (trimmed !== '' && trimmed.split('=', 1)[0] !== name) kept.push(trimmed)
+      // White space around the name is no part of it, for whoever reads it (RFC 6265 §5.2).
+      if (trimmed !== '' && trimmed.split('=', 1)[0]?.trimEnd() !== name) kept.push(trimmed)
     }
   }
   kept.push(`${name}=${value}`)

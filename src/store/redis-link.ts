@@ -86,7 +86,8 @@ export class RedisLink {
 
   async unlisten(channel: string): Promise<void> {
     this.#channels.delete(channel)
-    await this.#connection?.unsubscribe(channel).catch(() => {})
+    const connection = this.#connection
+    if (connection) await this.#answered(connection.unsubscribe(channel)).catch(() => {})
   }
 
   send(key: string, command: readonly string[]): Promise<unknown> {

@@ -111,7 +111,7 @@ export class TraceRecorder {
   }
 
   readonly #recordRefresh = (outcome: EventMap['refresh'][0]): void => {
-    this.#record(refreshRecord(outcome))
+    if (outcome.id !== undefined) this.#record(refreshRecord(outcome, outcome.id))
   }
 
   #format(place: number): Trace {

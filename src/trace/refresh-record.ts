@@ -1,15 +1,14 @@
 import type { AttemptRecord, EventMap, ExchangeRecord } from '../events.ts'
-import { nextTraceId } from '../lib/trace-id.ts'
 
 /** The record of a renewal; each request to an authorization server stands as an attempt of it. */
-export function refreshRecord(outcome: EventMap['refresh'][0]): ExchangeRecord {
-  const { id, time, pool, credential, cause, result, ms, reason } = outcome
+export function refreshRecord(outcome: EventMap['refresh'][0], id: string): ExchangeRecord {
+  const { time, pool, credential, cause, result, ms, reason } = outcome
   const calls = outcome.calls ?? []
   const [first] = calls
   const failed = result !== 'ok'
   const base = attemptOf(outcome)
   return {
-    id: id ?? nextTraceId(),
+    id,
     // The event tells of the end.
     time: time - ms,
     kind: 'refresh',

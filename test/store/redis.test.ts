@@ -10,9 +10,10 @@ import { credentialRecord } from '../support/store-folder.ts'
 
 const KEY = new Secret(Buffer.alloc(32, 1).toString('base64'))
 const stores: Store[] = []
-afterEach(async () => {
+async function closeStores(): Promise<void> {
   for (const store of stores.splice(0)) await store.close()
-})
+}
+afterEach(closeStores)
 
 async function open(url: string, key = KEY, skewMs = 0): Promise<Store> {
   const store = await openStore(url, { key, clock: skewedClock(skewMs) })
@@ -148,19 +149,22 @@ test('a failover by sentinels is followed within seconds, and nothing is lost', 
   }, 15_000)
   expect((await store.read('p', 'a'))?.generation).toBe(2)
   expect(await replica.command('ROLE')).toContain('master')
+  await closeStores()
 })
 
 test('a cluster keeps each pool on one of its nodes', async () => {
-  await using nodes = new AsyncDisposableStack()
-  const servers: RedisServer[] = []
-  for (let i = 0; i < 3; i++) {
-    servers.push(nodes.use(await RedisServer.start(['--cluster-enabled', 'yes'])))
-  }
-  const [first] = servers as [RedisServer]
+  // The usual bus port, 10,000 higher, may be none at all.
+  const bus = [await freePort(), await freePort(), await freePort()].map(String)
+  const enabled = (port = '') => ['--cluster-enabled', 'yes', '--cluster-port', port]
+  await using first = await RedisServer.start(enabled(bus[0]))
+  await using second = await RedisServer.start(enabled(bus[1]))
+  await using third = await RedisServer.start(enabled(bus[2]))
+  const servers = [first, second, third]
   for (const [index, server] of servers.entries()) {
-    const [from, to] = [index * 5461, index === 2 ? 16_383 : index * 5461 + 5460]
-    await server.command('CLUSTER', 'ADDSLOTSRANGE', String(from), String(to))
-    if (server !== first) await server.command('CLUSTER', 'MEET', '127.0.0.1', String(first.port))
+    const range = [index * 5461, index === 2 ? 16_383 : index * 5461 + 5460].map(String)
+    await server.command('CLUSTER', 'ADDSLOTSRANGE', ...range)
+    const at = ['127.0.0.1', String(first.port), bus[0] as string]
+    if (server !== first) await server.command('CLUSTER', 'MEET', ...at)
   }
   for (const server of servers) {
     while (!/cluster_state:ok/.test(String(await server.command('CLUSTER', 'INFO'))))
@@ -174,4 +178,5 @@ test('a cluster keeps each pool on one of its nodes', async () => {
   }
   const sizes = await Promise.all(servers.map((server) => server.command('DBSIZE')))
   expect(sizes.filter((size) => size === 0).length).toBeLessThan(2)
+  await closeStores()
 })

@@ -87,6 +87,7 @@ test('the archive is valid HAR 1.2, whatever the requests were', () => {
   ]
   for (const changes of kinds) events.emit('exchange', sampleExchange(changes))
   events.emit('refresh', {
+    id: 'renewal',
     time: Date.parse('2030-01-01T00:00:01Z'),
     pool: 'supplier',
     credential: 'alice',

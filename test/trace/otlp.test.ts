@@ -132,6 +132,7 @@ test('a renewal is a trace of its own, with a span for each of its requests', as
   await using collector = await Collector.start()
   const { events, exporter } = await setUp(collector.url)
   events.emit('refresh', {
+    id: 'renewal',
     time: START + 90,
     pool: 'supplier',
     credential: 'alice',

@@ -26,6 +26,8 @@ const RESTART_MS = 100
 const MAX_RESTART_MS = 10_000
 /** One that has lived that long did not end at once. */
 const STEADY_MS = 30_000
+/** A worker that does not answer holds up nobody who looks for longer. */
+const CATCH_UP_MS = 250
 /** A worker that has not taken up a configuration by then is replaced. */
 const APPLY_MS = 10_000
 
@@ -159,6 +161,16 @@ class Crew implements Serving {
   /** Failed or right credentials at the admin API count for the workers too. */
   tellThrottle(news: readonly ['failed' | 'succeeded', string]): void {
     this.#tell(news)
+  }
+
+  async caughtUp(): Promise<void> {
+    const serving = [...this.#members].filter((member) => member.serves)
+    let cancel = () => {}
+    const late = new Promise<void>((resolve) => {
+      cancel = this.#options.clock.schedule(CATCH_UP_MS, resolve)
+    })
+    await Promise.race([Promise.all(serving.map((member) => member.sync())), late])
+    cancel()
   }
 
   async drain(): Promise<void> {

@@ -14,7 +14,10 @@ export function freeLeases(
   config: PoolConfig | undefined,
 ): Lease[] {
   if (!config || !isUnlimited(config)) return []
-  return pool.status().credentials.flatMap(({ id, state }) => {
+  const { credentials } = pool.status()
+  // One that is away comes back by the requests that try it: the pool must see them all.
+  if (credentials.some(({ state }) => state === 'cooling' || state === 'quarantined')) return []
+  return credentials.flatMap(({ id, state }) => {
     if (state !== 'active') return []
     try {
       const lease = pool.lease({ credential: id, remote: true })

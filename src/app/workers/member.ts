@@ -62,6 +62,7 @@ export class Member {
   #drained: (() => void) | undefined
   #markReady!: () => void
   #settled: (() => void) | undefined
+  readonly #syncs: (() => void)[] = []
   /** Who waits until the configuration of that number is in force. */
   readonly #applying = new Map<number, () => void>()
 
@@ -152,6 +153,13 @@ export class Member {
     this.#applying.delete(generation)
   }
 
+  /** Resolves when all that it has done so far is known here, or it has ended. */
+  sync(): Promise<unknown> {
+    const synced = new Promise<void>((resolve) => this.#syncs.push(resolve))
+    this.send(['sync'])
+    return Promise.race([synced, this.ended])
+  }
+
   /** Lets it end what runs, and end; resolves when it has. */
   async drain(): Promise<void> {
     this.#serves = false
@@ -194,6 +202,9 @@ export class Member {
       }
       case 'gone':
         this.#held -= message[1]
+        break
+      case 'synced':
+        this.#syncs.shift()?.()
         break
       case 'drained':
         this.#drained?.()

@@ -51,6 +51,8 @@ export type FromWorker =
   | readonly ['taken']
   /** Connections that have closed. */
   | readonly ['gone', number]
+  /** All that was to be said when `sync` was heard has been said. */
+  | readonly ['synced']
   | readonly ['drained']
 
 export type ToWorker =
@@ -69,6 +71,7 @@ export type ToWorker =
   | readonly ['learning', pool: string, LearningState]
   | readonly ['failed', address: string]
   | readonly ['succeeded', address: string]
+  | readonly ['sync']
   | readonly ['drain']
 
 /** What leases of one token have in common, told once: they name it by its number. */

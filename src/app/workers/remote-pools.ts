@@ -55,11 +55,6 @@ export class RemotePools {
     return this.#free.get(pool) ?? NONE
   }
 
-  /** Reports what has not been heard of yet, and frees what is left. */
-  close(): void {
-    this.#report()
-  }
-
   /** Deals with a message, if it is about leases. */
   receive(message: ToWorker): boolean {
     switch (message[0]) {
@@ -142,7 +137,7 @@ export class RemotePools {
       )
     }
     this.#used.add(told)
-    this.#report()
+    this.report()
     this.#count += 1
     lease.number = this.#count
     const { number } = told.card
@@ -154,11 +149,12 @@ export class RemotePools {
   readonly used = (token: Token): void => {
     this.#used.add(token)
     if (this.#cancelReport) return
-    const timer = setTimeout(() => this.#report(), REPORT_MS)
+    const timer = setTimeout(() => this.report(), REPORT_MS)
     this.#cancelReport = () => clearTimeout(timer)
   }
 
-  #report(): void {
+  /** Tells what the primary has not heard of yet. */
+  report(): void {
     this.#cancelReport?.()
     this.#cancelReport = undefined
     for (const token of this.#used) {

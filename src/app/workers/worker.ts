@@ -107,6 +107,10 @@ export class Worker {
       case 'succeeded':
         this.#throttle.hear(message)
         break
+      case 'sync':
+        this.#remote.report()
+        this.#channel.send(['synced'])
+        break
       case 'drain':
         void this.#drain(ended)
         break
@@ -177,7 +181,7 @@ export class Worker {
 
   async #drain(ended: (code: number) => void): Promise<void> {
     await this.#serving.drain()
-    this.#remote.close()
+    this.#remote.report()
     this.#feed.close()
     await this.#egresses.close()
     this.#channel.send(['drained'])

@@ -15,6 +15,8 @@ CLASS[0x09] = VALUE
 for (const char of "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") {
   CLASS[char.charCodeAt(0)] = TOKEN | VALUE | TARGET
 }
+// A fragment is nobody's but the client's (RFC 9110 §7.1): some servers cut it off, some take it for a path.
+CLASS[0x23] = TOKEN | VALUE
 
 /** As many fields may one message have. */
 const MAX_FIELDS = 500
@@ -161,6 +163,7 @@ const NO_TRAILER: ReadonlySet<string> = new Set([
   'content-range',
   'content-type',
   'cookie',
+  'dpop',
   'expect',
   'host',
   'keep-alive',

@@ -16,6 +16,8 @@ const MAX_EXTENSIONS = 16 * 1024
 /** RFC 9112 §7.1.1, without white space. */
 const EXTENSION =
   /^(?:;[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:=(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+|"(?:[\t \x21\x23-\x5b\x5d-\x7e]|\\[\t\x20-\x7e])*"))?)+$/
+/** Of all interim responses before one final one, as a multiple of what one head may have. */
+const MAX_INTERIM_HEADS = 4
 /** Digits of a chunk size, leading zeros included. */
 const MAX_SIZE_DIGITS = 16
 
@@ -54,6 +56,8 @@ export abstract class MessageParser<Head extends MessageHead> {
   /** Bytes to come, of the body or of this chunk. */
   #left = 0
   #extensions = 0
+  /** Bytes of interim heads since the last message. */
+  #interim = 0
 
   constructor(handler: MessageHandler<Head>, { maxHeaderBytes }: ParserOptions) {
     this.#handler = handler
@@ -185,6 +189,7 @@ export abstract class MessageParser<Head extends MessageHead> {
     if (end === -1) return this.#awaitHead(data.subarray(at))
     this.#emptyLines = 0
     const head = this.readHead(data, at, end + 2)
+    if (this.isInterim(head)) this.#countInterim(end + 4 - at)
     const course = this.#handler.head(head)
     if ((this.#state as State) === 'stopped') return -1
     const next = end + 4
@@ -219,7 +224,15 @@ export abstract class MessageParser<Head extends MessageHead> {
     if (!this.isInterim(head)) this.#end(NO_TRAILERS as RawHeaders)
   }
 
+  /** Nobody takes them as fast as a flood of them comes: they have no body that could be held back. */
+  #countInterim(bytes: number): void {
+    this.#interim += bytes
+    if (this.#interim > MAX_INTERIM_HEADS * this.#maxHeaderBytes)
+      throw new MessageError('too-large')
+  }
+
   #end(trailers: RawHeaders): void {
+    this.#interim = 0
     this.#state = 'held'
     this.#handler.end(trailers)
   }

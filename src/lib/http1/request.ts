@@ -6,8 +6,8 @@ import { endOfLine, readVersion } from './start-line.ts'
 const SP = 0x20
 const SLASH = 0x2f
 const MAX_METHOD = 32
-/** What a proxy is asked, and what `OPTIONS` may ask (RFC 9112 §3.2.2, §3.2.4). */
-const ABSOLUTE_OR_ASTERISK = /^(?:\*|[a-z]+:\/\/[\w.~%:[\]-]+(?:[/?].*)?)$/i
+/** What a proxy is asked (RFC 9112 §3.2.2). */
+const ABSOLUTE = /^[a-z]+:\/\/[\w.~%:[\]-]+(?:[/?].*)?$/i
 
 /** Reads the requests of one connection. */
 export class RequestParser extends MessageParser<RequestHead> {
@@ -30,7 +30,7 @@ export class RequestParser extends MessageParser<RequestHead> {
     at = skipTarget(data, targetStart)
     if (at === targetStart || data[at] !== SP) throw new MessageError('start-line')
     const target = text.slice(targetStart - start, at - start)
-    if (data[targetStart] !== SLASH && method !== 'CONNECT' && !ABSOLUTE_OR_ASTERISK.test(target)) {
+    if (data[targetStart] !== SLASH && !isOtherForm(method, target)) {
       throw new MessageError('start-line')
     }
     const minor = readVersion(data, at + 1)
@@ -63,6 +63,12 @@ export class RequestParser extends MessageParser<RequestHead> {
       expect: minor === 1 ? expect : undefined,
     }
   }
+}
+
+/** Authority form, asterisk form, absolute form; the first two are of one method each (RFC 9112 §3.2). */
+function isOtherForm(method: string, target: string): boolean {
+  if (method === 'CONNECT') return true
+  return target === '*' ? method === 'OPTIONS' : ABSOLUTE.test(target)
 }
 
 /** Upper case, digits, `-` and `_`. */
