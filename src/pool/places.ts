@@ -11,7 +11,8 @@ const MAX_AHEAD = 1000
 export function termsOf({ rate, uses }: LimitsConfig): { goodFor: number; ahead: number } {
   const part = Math.min(...rate.map(({ windowMs }) => windowMs / GOOD_PART), MOST_GOOD_MS)
   const goodFor = Math.max(LEAST_GOOD_MS, Math.floor(part))
-  const ahead = rate.map(({ count, windowMs }) => (count * goodFor) / windowMs)
+  // As many as the limit lets through in that time, or a hundredth of a limit that is wide.
+  const ahead = rate.map(({ count, windowMs }) => count * Math.max(goodFor / windowMs, 1 / 100))
   if (uses !== undefined) ahead.push(uses / 100)
   return { goodFor, ahead: Math.floor(Math.min(...ahead, MAX_AHEAD)) }
 }

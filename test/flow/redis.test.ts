@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startApp } from '../support/app.ts'
 import { type AuthServer, startAuthServer } from '../support/auth-server.ts'
 import { type ChildApp, ChildFolder } from '../support/child-app.ts'
 import type { ProxyClient } from '../support/client.ts'
@@ -113,6 +114,31 @@ async function cutOff(
   cluster.auth.fail(undefined)
   return { leader, other, before }
 }
+
+test('a proxy whose Redis is gone says so, stays ready and serves', async () => {
+  await using own = await RedisServer.start()
+  const origin = await startOrigin({ handler: (_request, response) => response.end('fine') })
+  const credentials = [{ id: 'a', source: { type: 'static', token: 'static-token' } }]
+  await using app = await startApp({
+    store: own.url,
+    storeKey: STORE_KEY,
+    pools: { api: { targets: [`http://127.0.0.1:${origin.port}`], credentials } },
+  })
+  await own.kill()
+  const ready = () => fetch(`${app.app.adminUrl}/readyz`)
+  let answer = await ready()
+  let said = (await answer.json()) as { ready: boolean; reasons: string[] }
+  while (said.reasons.length === 0) {
+    answer = await ready()
+    said = (await answer.json()) as typeof said
+  }
+  expect(answer.status).toBe(200)
+  expect(said.reasons).toEqual([expect.stringContaining('the shared store is away')])
+  expect((await app.admin('/api/pools')).pools[0].status).toBe('degraded')
+  const served = await app.client().request(`http://127.0.0.1:${origin.port}/`)
+  expect(served.status).toBe(200)
+  await origin.close()
+})
 
 describe.concurrent('several proxies on one Redis', { timeout: 60_000 }, () => {
   test('900 parallel requests that are refused at three proxies lead to one refresh', async () => {

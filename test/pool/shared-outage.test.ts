@@ -151,14 +151,28 @@ describe('limits while the store is away', () => {
 })
 
 test('the slots of an instance that has died come back', async () => {
-  const all = await instances(2, new RotatingEndpoint(), [fixed('a')], {
-    limits: { concurrency: 2 },
-  })
-  const [one, two] = all as [SharedInstance, SharedInstance]
+  const limits = { concurrency: 2 }
+  const [one] = (await instances(1, new RotatingEndpoint(), [fixed('a')], { limits })) as [
+    SharedInstance,
+  ]
+  // It was heard last 4 s ago, with all slots in its hands.
+  await redis.command('HSET', '{cupbearer:api}:slots:a', 'dead', '2')
+  await redis.command('ZADD', '{cupbearer:api}:instances', String(Date.now() - 4000), 'dead')
+  await expect(one.get({ waitMs: 300 })).rejects.toMatchObject({ code: 'POOL_EXHAUSTED' })
+  one.pool.settle(await one.get(), { kind: 'unknown' })
+})
+
+test('an instance that leaves gives its slots to the others at once', async () => {
+  const limits = { concurrency: 1 }
+  const [one, two] = (await instances(2, new RotatingEndpoint(), [fixed('a')], { limits })) as [
+    SharedInstance,
+    SharedInstance,
+  ]
   await one.get()
-  await one.get()
-  await expect(two.get({ waitMs: 300 })).rejects.toMatchObject({ code: 'POOL_EXHAUSTED' })
+  await expect(two.get({ waitMs: 100 })).rejects.toMatchObject({ code: 'POOL_EXHAUSTED' })
   await one[Symbol.asyncDispose]()
   open.splice(open.indexOf(one), 1)
+  const left = performance.now()
   two.pool.settle(await two.get(), { kind: 'unknown' })
+  expect(performance.now() - left).toBeLessThan(2000)
 })

@@ -95,7 +95,9 @@ describe('a response with', () => {
       const peer = await client()
       peer.say(ask(`/${i}`) + ask('/after', 'GET', 'Connection: close'))
       const answer = await peer.rest()
-      expect(statuses(answer)).toEqual(heard)
+      // What breaks within its body is cut, before its head was passed on or behind it.
+      if (heard.length > 1) expect(statuses(answer)).toEqual(heard)
+      else expect([heard, []]).toContainEqual(statuses(answer))
       if (heard.length > 1) {
         expect(answer).toMatch(/\r\n\r\n\/after$/)
         expect(answer).not.toContain('evil')
@@ -123,18 +125,19 @@ describe('a response with', () => {
     expect(answer).toMatch(/\r\n\r\n\/after$/)
     const heads = origin.peers.flatMap(({ received }) => received.match(/^[A-Z]+ \S+ HTTP/gm) ?? [])
     const early = origin.peers.find(({ received }) => received.includes('/early'))
-    expect(early?.received.match(/ HTTP\/1\.1\r\n/g)).toHaveLength(1)
+    expect(early?.received.split('/early')[1]?.match(/ HTTP\/1\.1\r\n/g)).toHaveLength(1)
     expect(heads).not.toContain('GET /smuggled HTTP')
   })
 })
 
+/** 256 KiB of them pass; a GET is tried twice. */
 describe('a flood of interim responses', () => {
   test('ends with a 502, far from all of it passed on', async () => {
     const peer = await client()
     peer.say(ask('/flood', 'GET', 'Connection: close'))
     const heard = statuses(await peer.rest())
     expect(heard.at(-1)).toBe(502)
-    expect(heard.length).toBeLessThan(400)
+    expect(heard.length).toBeLessThan(600)
   })
 
   test('ends with a 502 where upstream speaks HTTP/2', async () => {
@@ -160,7 +163,7 @@ describe('a flood of interim responses', () => {
     peer.say(`GET / HTTP/1.1\r\nHost: api.test:${flooding.port}\r\nConnection: close\r\n\r\n`)
     const heard = statuses(await peer.rest())
     expect(heard.at(-1)).toBe(502)
-    expect(heard.length).toBeLessThan(400)
+    expect(heard.length).toBeLessThan(600)
   })
 })
 

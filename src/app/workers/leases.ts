@@ -52,7 +52,7 @@ export class WorkerLeases {
   readonly #refused = new Map<number, Held>()
   /** By credential, in order of the first use. */
   readonly #cards = new Map<string, Known>()
-  /** By card; those that are no longer free stay until their uses have ended. */
+  /** By card, in order of time; those that are no longer free stay a while. */
   readonly #free = new Map<number, Free>()
   #cardCount = 0
   #closed = false
@@ -66,6 +66,14 @@ export class WorkerLeases {
     this.#find = find
     this.#send = send
     this.#spoilt = spoilt
+  }
+
+  /** The oldest go that are no longer free; the worker may have used the latest, and tells a little later. */
+  #forgetFree(cards: readonly number[]): void {
+    for (const [card, { under }] of this.#free) {
+      if (this.#free.size <= MAX_CARDS) return
+      if (under.length === 0 && !cards.includes(card)) this.#free.delete(card)
+    }
   }
 
   /** Deals with a message, if it is about leases. */
@@ -107,11 +115,7 @@ export class WorkerLeases {
       if (!this.#free.has(card)) this.#free.set(card, { ...found, facts, under: [] })
       return card
     })
-    for (const [card, { pool, under }] of this.#free) {
-      if (pool === found.pool && under.length === 0 && !cards.includes(card)) {
-        this.#free.delete(card)
-      }
-    }
+    this.#forgetFree(cards)
     this.#send(['free', found.pool.name, cards])
   }
 

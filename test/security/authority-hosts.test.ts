@@ -1,0 +1,224 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { normalizeHost, parseAuthority, parseTarget } from '../../src/lib/authority.ts'
+import { Router } from '../../src/route/match.ts'
+
+/** The host as WHATWG URL §3.5 reads it, without brackets and one trailing dot; undefined where it is more than a host. */
+function urlHost(text: string): string | undefined {
+  if (/[/\\?#@\t\n\r]/.test(text) || !URL.canParse(`http://${text}/`)) return undefined
+  const { hostname, port, username, pathname } = new URL(`http://${text}/`)
+  if (port || username || pathname !== '/') return undefined
+  return hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
+}
+
+const NUMBERS = [
+  '0',
+  '1',
+  '127',
+  '0x7f',
+  '0177',
+  '0x',
+  '256',
+  '0xffffffff',
+  '2130706433',
+  '08',
+  '0x1',
+]
+const LABELS = [
+  'api',
+  'test',
+  'TEST',
+  'a-b',
+  '-a',
+  'a_b',
+  'xn--bcher-kva',
+  'xn--',
+  'xn--a',
+  'bücher',
+  'ﬁ',
+  '。',
+  'ａpi',
+  'ß',
+  '%61',
+  '*',
+  '',
+  '\u00ad',
+  '\u200d',
+  'a'.repeat(64),
+]
+const labels = fc
+  .array(fc.constantFrom(...NUMBERS, ...LABELS), { minLength: 1, maxLength: 5 })
+  .map((all) => all.join('.'))
+const address = fc.oneof(
+  fc.ipV4Extended(),
+  fc.ipV6().map((text) => `[${text}]`),
+  fc.ipV4().map((text) => `[::ffff:${text}]`),
+)
+const spiced = fc
+  .tuple(
+    fc.oneof(labels, address, fc.domain()),
+    fc.nat(),
+    fc.constantFrom(
+      '',
+      ' ',
+      '.',
+      ':',
+      '@',
+      '%',
+      '\0',
+      '\t',
+      '\\',
+      '/',
+      '#',
+      '?',
+      '[',
+      ']',
+      ',',
+      ';',
+      'İ',
+      '\u3002',
+      '\uff0e',
+      '\ud800',
+      '\x7f',
+      '\xfc',
+    ),
+  )
+  .map(([text, at, extra]) => {
+    const place = at % (text.length + 1)
+    return text.slice(0, place) + extra + text.slice(place)
+  })
+const hosts = fc.oneof(
+  spiced,
+  labels,
+  address,
+  fc.webAuthority(),
+  fc.string({ unit: 'binary', maxLength: 12 }),
+)
+
+test('a host that is taken is the one that WHATWG URL reads, and its own only spelling', () => {
+  let taken = 0
+  fc.assert(
+    fc.property(hosts, (text) => {
+      const host = normalizeHost(text)
+      if (host === undefined) return
+      taken += 1
+      // `::1` without brackets is a host of ours, never of a URL.
+      const bare = text.includes(':') && !text.startsWith('[') ? `[${text}]` : text
+      expect(host).toBe(urlHost(bare))
+      expect(normalizeHost(host)).toBe(host)
+      expect(normalizeHost(host.includes(':') ? `[${host}]` : `${host}.`)).toBe(host)
+      expect(host).toMatch(/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^[0-9a-f:]+$/)
+    }),
+    { numRuns: 20_000 },
+  )
+  expect(taken).toBeGreaterThan(2000)
+})
+
+test('a name of letters, digits and hyphens that WHATWG URL takes is taken', () => {
+  fc.assert(
+    fc.property(fc.oneof(labels, address, fc.domain()), (text) => {
+      const host = urlHost(text)
+      if (host === undefined || !/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^[0-9a-f:]+$/.test(host)) return
+      if (text.includes('%') || text.endsWith('..')) return
+      expect(normalizeHost(text)).toBe(host)
+    }),
+    { numRuns: 5000 },
+  )
+})
+
+test('an authority is taken apart as WHATWG URL does it', () => {
+  const ports = fc.oneof(
+    fc.constantFrom(
+      '',
+      ':',
+      ':443',
+      ':0443',
+      ':80',
+      ':0',
+      ':65535',
+      ':65536',
+      ':+1',
+      ':1e3',
+      ': 1',
+      ':1 ',
+      ':0x1',
+      '::1',
+    ),
+    fc.nat(70_000).map((port) => `:${port}`),
+  )
+  fc.assert(
+    fc.property(hosts, ports, (host, port) => {
+      const text = host + port
+      const ours = parseAuthority(text, 443)
+      if (!ours) return
+      const url = new URL(`https://${text}/`)
+      expect(ours.host).toBe(url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, ''))
+      expect(ours.port).toBe(Number(url.port || 443))
+    }),
+    { numRuns: 10_000 },
+  )
+})
+
+test('a pool is found exactly where WHATWG URL says that it is the host of a target', () => {
+  const targets = [
+    'api.test',
+    '*.api.test',
+    'bücher.test:8443',
+    '127.0.0.1',
+    '[::1]:444',
+    'http://api.test:80',
+  ]
+  const router = new Router({ pool: { targets } })
+  const meant = targets
+    .map((text) => parseTarget(text))
+    .filter((target) => typeof target !== 'string')
+  const near = fc.oneof(
+    fc.constantFrom(
+      'api.test',
+      'API.test.',
+      'a.api.test',
+      '.api.test',
+      'xapi.test',
+      'api.test.x',
+      'a.b.API.TEST',
+      'xn--bcher-kva.test',
+      'BÜCHER.test',
+      '0x7f.1',
+      '127.0x1',
+      '2130706433',
+      '[::1]',
+      '[0:0::1]',
+      '[::ffff:7f00:1]',
+      'api。test',
+      'api.test..',
+      'a..api.test',
+      '*.api.test',
+    ),
+    hosts,
+  )
+  let found = 0
+  fc.assert(
+    fc.property(
+      near,
+      fc.constantFrom(443, 80, 444, 8443),
+      fc.constantFrom('https', 'http'),
+      (text, port, scheme) => {
+        const authority = parseAuthority(`${text}:${port}`, 0)
+        const route = authority && router.find(scheme as 'https', authority)
+        if (route) found += 1
+        const host = urlHost(text)
+        const covered = meant.some(
+          (target) =>
+            target.scheme === scheme &&
+            target.port === port &&
+            (target.wildcard ? host?.endsWith(`.${target.host}`) : host === target.host),
+        )
+        // Whatever is no name in the DNS is refused before it is compared.
+        if (authority) expect(route !== undefined).toBe(covered)
+        else expect(route).toBeUndefined()
+      },
+    ),
+    { numRuns: 5000 },
+  )
+  expect(found).toBeGreaterThan(300)
+})
