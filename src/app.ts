@@ -13,9 +13,8 @@ import {
   urlOf,
 } from './app/derive.ts'
 import { tellRunning } from './app/running.ts'
-import type { Serving, Terms } from './app/serving.ts'
+import { createServing, type Serving, type Terms } from './app/serving.ts'
 import { startTracing } from './app/tracing.ts'
-import { createServing } from './app/workers/crew.ts'
 import { SharedThrottle } from './app/workers/shared-throttle.ts'
 import { type CertificateAuthority, openAuthority } from './ca/authority.ts'
 import { LeafCache } from './ca/leaf.ts'
@@ -186,7 +185,7 @@ class App implements Cupbearer {
       () => activity.close(),
     )
 
-    const serving = createServing({
+    const serving = await createServing({
       terms: this.#terms(),
       pools: this.#pools,
       own: this.#own,

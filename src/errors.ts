@@ -35,6 +35,7 @@ export const OPERATOR_CODES = [
   'STORE_FAILED',
   'CA_INVALID',
   'LISTEN_FAILED',
+  'WORKER_FAILED',
   'SOURCE_FAILED',
   'SOURCE_REVOKED',
 ] as const

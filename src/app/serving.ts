@@ -7,11 +7,13 @@ import type { Events } from '../events.ts'
 import { Exchange, type ExchangeRuntime } from '../exchange/exchange.ts'
 import type { Clock } from '../lib/clock.ts'
 import type { Logger } from '../lib/log.ts'
+import type { Pool } from '../pool/pool.ts'
 import type { ClientAuth } from '../proxy/client-auth.ts'
 import type { OwnAddresses } from '../proxy/own-addresses.ts'
 import { Front, type FrontRuntime } from '../proxy/server.ts'
 import { Router } from '../route/match.ts'
 import type { PassthroughPolicy } from '../route/passthrough.ts'
+import type { SharedThrottle } from './workers/shared-throttle.ts'
 
 /** What one configuration gives to those who serve clients; swapped as a whole. */
 export interface Terms {
@@ -51,21 +53,34 @@ export interface Serving {
   close(): Promise<void>
 }
 
+/** Of what serving is made. */
+export interface ServingOptions {
+  readonly terms: Terms
+  readonly pools: ReadonlyMap<string, Pool>
+  readonly own: OwnAddresses
+  readonly egresses: Egresses
+  readonly throttle: SharedThrottle
+  readonly events: Events
+  readonly clock: Clock
+  readonly log: Logger
+}
+
+/** Who serves as the configuration says: this process itself, or as many workers as `workers` asks for. */
+export async function createServing(options: ServingOptions): Promise<Serving> {
+  if (options.terms.config.workers === 1) return new OwnServing(options)
+  const { Crew } = await import('./workers/crew.ts')
+  return new Crew(options)
+}
+
 /** What serves clients in this process. */
 export class OwnServing implements Serving {
   readonly #own: OwnAddresses
   readonly #exchange: Exchange
   readonly #front: Front
 
-  constructor(options: {
-    readonly terms: Terms
-    readonly own: OwnAddresses
-    readonly egresses: Egresses
-    readonly events: Events
-    readonly clock: Clock
-    readonly log: Logger
-  }) {
-    const { terms, own, ...parts } = options
+  constructor(options: Omit<ServingOptions, 'pools' | 'throttle'>) {
+    const { terms, own, egresses, events, clock, log } = options
+    const parts = { egresses, events, clock, log }
     const { server, upstream } = terms.config
     this.#own = own
     this.#exchange = new Exchange({ ...parts, runtime: terms.runtime })

@@ -31,6 +31,7 @@ export const HINTS: Readonly<Record<WireCode | OperatorCode, string>> = {
   STORE_FAILED: 'see that its disk has room and that its files may be read and written',
   CA_INVALID: '`cupbearer ca rotate` makes a new CA',
   LISTEN_FAILED: 'choose another address, or port 0 for any free one',
+  WORKER_FAILED: 'the log says why; `cupbearer start --workers 1` serves by one process',
   SOURCE_FAILED:
     '`cupbearer token refresh POOL/ID` tries again; `cupbearer doctor` reaches its host',
   SOURCE_REVOKED: '`cupbearer login POOL/ID`, or a new refresh token in the configuration',

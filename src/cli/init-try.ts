@@ -26,20 +26,20 @@ const LOOPBACK = { host: '127.0.0.1', port: 0 }
 /**
  * Gets a token once, as the proxy would: a proxy with this pool alone runs for that, with the real store, since what
  * an endpoint gives only once must be kept. Its CA and its own files lie elsewhere, so that nothing else changes.
- * Returns why it failed as a string.
+ * Returns why it failed as a string, and undefined where a proxy runs that has the store: it will try by itself.
  */
 export async function tryCredential(
   config: Config,
   pool: string,
   id: string,
-): Promise<Tried | string> {
+): Promise<Tried | string | undefined> {
   const folder = await mkdtemp(join(tmpdir(), 'cupbearer-init-'))
   try {
     await privateFolder(config.dataDir)
     return await tryIn(folder, config, pool, id)
   } catch (error) {
-    if (error instanceof CupbearerError) return error.message
-    throw error
+    if (!(error instanceof CupbearerError)) throw error
+    return error.code === 'STORE_IN_USE' ? undefined : error.message
   } finally {
     await rm(folder, { recursive: true, force: true })
   }

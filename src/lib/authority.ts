@@ -25,18 +25,25 @@ export function normalizeHost(host: string): string | undefined {
     // Part of a number in hexadecimal (`127.0x1`), and names that IDNA has to look at, come further down.
     if (host.length <= MAX_NAME && !/(?:^|\.)(?:0x|xn--)/.test(host)) return host
   }
-  let text = host
-  if (text.endsWith('.')) text = text.slice(0, -1)
-  if (text === '' || text.endsWith('.') || /[\s/\\?#@%]/.test(text)) return undefined
-  const bare = text.startsWith('[') && text.endsWith(']') ? text.slice(1, -1) : text
-  if (isIP(bare) === 6) text = `[${bare}]`
-  else if (text.includes(':')) return undefined
-  if (!URL.canParse(`http://${text}/`)) return undefined
-  const url = new URL(`http://${text}/`)
-  if (url.username || url.port || url.pathname !== '/') return undefined
+  if (/[\s/\\?#@%]/.test(host)) return undefined
+  const bare = host.startsWith('[') && host.endsWith(']') ? host.slice(1, -1) : host
+  const isAddress = isIP(bare) === 6
+  if (!isAddress && host.includes(':')) return undefined
+  const url = readUrl(isAddress ? `http://[${bare}]/` : `http://${host}/`)
+  if (!url || url.username || url.port || url.pathname !== '/') return undefined
   const { hostname } = url
-  if (hostname.startsWith('[')) return hostname.slice(1, -1)
-  return hostname.length <= MAX_NAME && NAME.test(hostname) ? hostname : undefined
+  if (isAddress) return hostname.slice(1, -1)
+  const name = hostname.endsWith('.') ? hostname.slice(0, -1) : hostname
+  return name.length <= MAX_NAME && NAME.test(name) ? name : undefined
+}
+
+/** Not by `URL.canParse`, which Node, once it is hot, asks of the wrong bytes where text isn't ASCII. */
+function readUrl(text: string): URL | undefined {
+  try {
+    return new URL(text)
+  } catch {
+    return undefined
+  }
 }
 
 /** `host:port` as CONNECT and Host have it (RFC 9112 §3.2.3); the port falls back to `defaultPort`. */

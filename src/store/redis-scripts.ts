@@ -107,13 +107,13 @@ local open = tonumber(meta[2] or '0')
 if t < open then return { 'held', open - t } end
 local stored = string.match(redis.call('HGET', KEYS[2], ARGV[4]) or '', '^(%d+) ')
 if tonumber(stored or '-1') > tonumber(ARGV[5]) then return { 'newer', 0 } end
-local claim = redis.call('HMGET', KEYS[3], 'owner', 'till', 'intent', 'intentAt', 'intentBy', 'rest', 'reason')
+local claim = redis.call('HMGET', KEYS[3], 'owner', 'till', 'intent', 'intentAt', 'rest', 'reason')
 local till = tonumber(claim[2] or '0')
 if claim[1] and claim[1] ~= ARGV[1] and till > t then return { 'held', till - t } end
 if ARGV[6] ~= '1' then
-  if claim[3] == ARGV[5] and claim[5] ~= ARGV[1] then return { 'doubt', t - tonumber(claim[4]) } end
-  local rest = tonumber(claim[6] or '0') - t
-  if rest > 0 then return { 'resting', rest, claim[7] } end
+  if claim[3] == ARGV[5] then return { 'doubt', t - tonumber(claim[4]) } end
+  local rest = tonumber(claim[5] or '0') - t
+  if rest > 0 then return { 'resting', rest, claim[6] } end
 end
 local fence = redis.call('HINCRBY', KEYS[1], 'fence', 1)
 redis.call('DEL', KEYS[3])
@@ -131,7 +131,7 @@ local t = now()
 local claim = redis.call('HMGET', KEYS[1], 'owner', 'fence')
 if claim[1] and (claim[1] ~= ARGV[1] or claim[2] ~= ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'fence', ARGV[2], 'till', int(t + ARGV[3]))
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'intent', ARGV[4], 'intentAt', int(t), 'intentBy', ARGV[1]) end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'intent', ARGV[4], 'intentAt', int(t)) end
 redis.call('PEXPIRE', KEYS[1], 864e5)
 return 1
 `)
@@ -144,7 +144,7 @@ export const INTEND = script(`
 local t = now()
 local claim = redis.call('HMGET', KEYS[1], 'owner', 'fence', 'till')
 if claim[1] ~= ARGV[1] or claim[2] ~= ARGV[2] or tonumber(claim[3]) <= t then return 0 end
-redis.call('HSET', KEYS[1], 'intent', ARGV[3], 'intentAt', int(t), 'intentBy', ARGV[1])
+redis.call('HSET', KEYS[1], 'intent', ARGV[3], 'intentAt', int(t))
 return 1
 `)
 

@@ -10,7 +10,7 @@ import { Folder } from '../config/folder.ts'
 import { startApp } from '../support/app.ts'
 import { type LoginServer, startLoginServer } from '../support/login-server.ts'
 import { startOrigin } from '../support/origin.ts'
-import { cupbearer, MAIN } from './command-line.ts'
+import { begin, cupbearer, MAIN, said } from './command-line.ts'
 import { Terminal } from './terminal.ts'
 
 const CLIENT = ['init', '--yes', '--target', 'api.test', '--source', 'client-credentials']
@@ -123,6 +123,20 @@ describe('init --yes, for scripts', () => {
     expect(pools.other.credentials[0].source.token).toBe('${file:token}')
   })
 
+  test('leaves the try to a proxy that runs with the same store', async () => {
+    await using folder = await Folder.create()
+    const config = { listen: '127.0.0.1:0', admin: { listen: '127.0.0.1:0' }, pools: {} }
+    await folder.write('config.json', config)
+    const proxy = begin(['start', '--json'], { cwd: folder.path })
+    await said(proxy.stdout, /\n/)
+    const args = ['init', '--yes', '--add', '--target', 'api.test', '--source', 'static']
+    const { stdout } = await withInput([...args, '--token-file', '-'], folder.path, 'of-the-test')
+    expect(stdout).toContain('will get it by itself')
+    await said(proxy.stderr, /configuration applied/)
+    const { out } = await cupbearer(['token', 'list'], { cwd: folder.path })
+    expect(out).toMatch(/main\/account-1 +active/)
+  })
+
   test('writes nothing where the login does not work, or where an answer is missing', async () => {
     await using server = await startLoginServer()
     await using folder = await Folder.create()
@@ -139,6 +153,8 @@ describe('init --yes, for scripts', () => {
     const missing = await cupbearer(CLIENT, { cwd: folder.path })
     expect(missing).toMatchObject({ code: 2 })
     expect(missing.err).toContain('--issuer is needed')
+    await withInput([...args, '--no-test'], folder.path, 'wrong')
+    expect((await cupbearer(['check'], { cwd: folder.path })).code).toBe(0)
   })
 
   test('keeps a refresh token that the try has used up', async () => {

@@ -133,11 +133,8 @@ export class Story implements AsyncDisposable {
     const text = this.#here(block.text)
     const options = { cwd: this.#folder.path, env: this.#env, timeout: RUN_TIMEOUT_MS }
     const { out, error } = await new Promise<{ out: string; error: Error | null }>((resolve) => {
-      const child = execFile(
-        'bash',
-        ['--norc', '-euo', 'pipefail', '-c', text],
-        options,
-        (failed, out, err) => resolve({ out: `${out}${err}`, error: failed }),
+      const child = execFile('sh', ['-euc', text], options, (failed, out, err) =>
+        resolve({ out: `${out}${err}`, error: failed }),
       )
       child.stdin?.end()
     })

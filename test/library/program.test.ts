@@ -80,7 +80,8 @@ try {
 }
 
 {
-  await using short = await createCupbearer({ config: { ...config('x'), clients: {} }, folder: 'short', log: 'silent' })
+  const admin = { listen: '127.0.0.1:0', token: 'of-the-admin' }
+  await using short = await createCupbearer({ config: { ...config('x'), clients: {}, admin }, folder: 'short', log: 'silent' })
   told.caPath = short.caPath
   told.urls = [short.proxyUrl, short.adminUrl].map((url) => new URL(url).hostname)
   // A listener that throws is the program's own trouble, not the request's.
@@ -89,6 +90,9 @@ try {
   const dispatcher = new ProxyAgent(await short.agentOptions())
   told.despite = (await fetch(api + '/despite', { dispatcher })).status
   told.thrown = ((await thrown)[0] as Error).message
+  const headers = { authorization: 'Bearer of-the-admin' }
+  const kept = await fetch(short.adminUrl + '/api/traces?kind=exchange', { headers })
+  told.kept = ((await kept.json()) as { traces: Trace[] }).traces.length
   await dispatcher.close()
 }
 await cupbearer.stop()
@@ -172,7 +176,7 @@ describe('a program that runs Cupbearer inside itself', () => {
     expect(told.urls).toEqual(['127.0.0.1', '127.0.0.1'])
   })
 
-  test('may throw in a listener without harm to the request', () => {
-    expect(told).toMatchObject({ despite: 200, thrown: 'of the listener' })
+  test('may throw in a listener without harm to the request or its trace', () => {
+    expect(told).toMatchObject({ despite: 200, thrown: 'of the listener', kept: 1 })
   })
 })

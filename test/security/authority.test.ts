@@ -8,22 +8,13 @@ import { Stage, statuses, TOKEN } from './stage.ts'
 let stage: Stage
 
 beforeAll(async () => {
-  stage = await Stage.start({ passthrough: { action: 'deny' } })
-  const { port } = stage.origin
-  await stage.app.reconfigure({
-    upstream: {
-      ...trusting(['api.test', 'other.test', 'xn--bcher-kva.test', 'nameless.test']),
-      http2: false,
-    },
+  stage = await Stage.start((port) => ({
     passthrough: { action: 'deny' },
     pools: {
       api: {
-        targets: [
-          `api.test:${port}`,
-          `127.0.0.1:${port}`,
-          `bücher.test:${port}`,
-          `nameless.test:${port}`,
-        ],
+        targets: ['api.test', '127.0.0.1', 'bücher.test', 'nameless.test'].map(
+          (name) => `${name}:${port}`,
+        ),
         credentials: [{ id: 'a', source: { type: 'static', token: TOKEN } }],
       },
       other: {
@@ -31,7 +22,7 @@ beforeAll(async () => {
         credentials: [{ id: 'b', source: { type: 'static', token: 'token-of-the-other-pool' } }],
       },
     },
-  })
+  }))
 })
 afterAll(() => stage[Symbol.asyncDispose]())
 beforeEach(() => stage.origin.forget())
@@ -61,7 +52,6 @@ describe('inside a tunnel', () => {
     ['API.Test:PORT'],
     ['api.test.:PORT'],
     ['api.test.'],
-    ['api.test:0PORT'],
   ])('Host %s is the host that is dialled, and is spelled as that', async (host) => {
     const client = await stage.client()
     expect(statuses(await client.say(get('/', host)).rest())).toEqual([200])
@@ -194,7 +184,6 @@ describe('CONNECT', () => {
   test.each([
     ['API.TEST:PORT', 'api.test:PORT'],
     ['api.test.:PORT', 'api.test:PORT'],
-    ['api.test:0PORT', 'api.test:PORT'],
     ['xn--bcher-kva.test:PORT', 'xn--bcher-kva.test:PORT'],
     ['XN--BCHER-KVA.test:PORT', 'xn--bcher-kva.test:PORT'],
     ['127.0.0.1.:PORT', '127.0.0.1:PORT'],
@@ -310,6 +299,7 @@ describe('a token', () => {
 
   test('goes nowhere in the clear where the target did not say so', async () => {
     await using plain = await startRawOrigin((peer) => {
+      if (peer.received.startsWith('\x16')) peer.socket.destroy()
       while (peer.take()) peer.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n')
     })
     const authority = `api.test:${new URL(plain.url).port}`

@@ -333,7 +333,7 @@ describe('what comes behind a CONNECT', () => {
   })
 
   test('is never read as a request where the client is unknown', async () => {
-    await using guarded = await Stage.start({ clients: { worker: { password: 'secret' } } })
+    await using guarded = await Stage.start(() => ({ clients: { worker: { password: 'secret' } } }))
     const client = await guarded.atListener()
     client.say(connect(guarded.authority) + absolute())
     expect(statuses(await client.rest())).toEqual([407])

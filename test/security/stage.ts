@@ -8,8 +8,8 @@ import { trusting } from '../support/protected-origin.ts'
 import { type Meaning, readStrictly } from './strict-reader.ts'
 
 export const TOKEN = 'token-of-the-stage-0123456789'
-/** Names that the origin has a certificate for, all of them on this machine. */
-const NAMES = ['api.test', 'other.test', 'xn--bcher-kva.test', '127.0.0.1']
+/** Names on this machine; the origin has a certificate for all but the last of them. */
+const NAMES = ['api.test', 'other.test', 'xn--bcher-kva.test', 'nameless.test']
 
 /** An HTTPS server that keeps every byte it gets, and what Node's own parser (llhttp) makes of them. */
 export interface RecordingOrigin extends AsyncDisposable {
@@ -46,7 +46,7 @@ export async function startRecordingOrigin(): Promise<RecordingOrigin> {
     socket.destroy()
   })
   const server = createTlsServer(
-    { ...testAuthority().issue(NAMES), ALPNProtocols: ['http/1.1'] },
+    { ...testAuthority().issue(['127.0.0.1', ...NAMES.slice(0, 3)]), ALPNProtocols: ['http/1.1'] },
     (socket: TLSSocket) => {
       const connection = { sent: '', sni: socket.servername as string | false }
       connections.push(connection)
@@ -92,18 +92,18 @@ export class Stage implements AsyncDisposable {
     this.authority = authority
   }
 
-  static async start(more: object = {}): Promise<Stage> {
+  static async start(more: (port: number) => object = () => ({})): Promise<Stage> {
     const origin = await startRecordingOrigin()
     const authority = `api.test:${origin.port}`
     const app = await startApp({
-      upstream: { ...trusting(NAMES.slice(0, 3)), http2: false },
+      upstream: { ...trusting(NAMES), http2: false },
       pools: {
         api: {
           targets: [authority],
           credentials: [{ id: 'a', source: { type: 'static', token: TOKEN } }],
         },
       },
-      ...more,
+      ...more(origin.port),
     })
     return new Stage(origin, app, authority)
   }

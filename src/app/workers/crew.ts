@@ -1,17 +1,13 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
 import { copyAuthority } from '../../ca/authority.ts'
 import type { PoolConfig } from '../../config/schema.ts'
-import type { Egresses } from '../../egress/egress.ts'
 import { CupbearerError } from '../../errors.ts'
-import type { EventMap, Events } from '../../events.ts'
+import type { EventMap } from '../../events.ts'
 import { KeptTokens } from '../../exchange/kept-tokens.ts'
-import type { Clock } from '../../lib/clock.ts'
-import { type Logger, writeLine } from '../../lib/log.ts'
+import { writeLine } from '../../lib/log.ts'
 import { Secret } from '../../lib/secret.ts'
-import type { Pool } from '../../pool/pool.ts'
-import type { OwnAddresses } from '../../proxy/own-addresses.ts'
 import type { TokenSet } from '../../token/token.ts'
-import { OwnServing, type Serving, type Terms } from '../serving.ts'
+import type { Serving, ServingOptions, Terms } from '../serving.ts'
 import { freeLeases } from './free.ts'
 import type { PrimaryPool } from './leases.ts'
 import { Member } from './member.ts'
@@ -19,7 +15,6 @@ import type { FromWorker, LearningState, ToWorker } from './messages.ts'
 import { unpack } from './messages.ts'
 import { learningState } from './remote-learning.ts'
 import { packSetup } from './setup.ts'
-import type { SharedThrottle } from './shared-throttle.ts'
 
 /** A worker that has ended is replaced after this, then after ever longer while they end at once. */
 const RESTART_MS = 100
@@ -31,30 +26,12 @@ const CATCH_UP_MS = 250
 /** A worker that has not taken up a configuration by then is replaced. */
 const APPLY_MS = 10_000
 
-interface CrewOptions {
-  readonly terms: Terms
-  readonly pools: ReadonlyMap<string, Pool>
-  readonly own: OwnAddresses
-  readonly egresses: Egresses
-  readonly throttle: SharedThrottle
-  readonly events: Events
-  readonly clock: Clock
-  readonly log: Logger
-}
-
-/** Who serves as the configuration says: this process itself, or as many workers as `workers` asks for. */
-export function createServing(options: CrewOptions): Serving {
-  if (options.terms.config.workers > 1) return new Crew(options)
-  const { pools: _, throttle: __, ...parts } = options
-  return new OwnServing(parts)
-}
-
 /**
  * The workers of one proxy. This process, the primary, accepts connections and hands each to the worker that has
  * fewest; it holds the pools, and answers for them. It serves no request itself.
  */
-class Crew implements Serving {
-  readonly #options: CrewOptions
+export class Crew implements Serving {
+  readonly #options: ServingOptions
   readonly #count: number
   readonly #maxConnections: number
   readonly #listener: Server
@@ -73,7 +50,7 @@ class Crew implements Serving {
   #failures = 0
   #stopping = false
 
-  constructor(options: CrewOptions) {
+  constructor(options: ServingOptions) {
     this.#options = options
     const { config } = options.terms
     this.#count = config.workers
@@ -118,7 +95,7 @@ class Crew implements Serving {
       await Promise.all(members.map((member) => member.ready))
     } catch (cause) {
       const message = 'a worker process ended before it could serve: the log says why'
-      throw new CupbearerError('LISTEN_FAILED', message, { cause })
+      throw new CupbearerError('WORKER_FAILED', message, { cause })
     }
   }
 

@@ -30,11 +30,11 @@ export class RequestParser extends MessageParser<RequestHead> {
     at = skipTarget(data, targetStart)
     if (at === targetStart || data[at] !== SP) throw new MessageError('start-line')
     const target = text.slice(targetStart - start, at - start)
+    const minor = readVersion(data, at + 1)
+    at = endOfLine(data, at + 9)
     if (data[targetStart] !== SLASH && !isOtherForm(method, target)) {
       throw new MessageError('start-line')
     }
-    const minor = readVersion(data, at + 1)
-    at = endOfLine(data, at + 9)
     const { headers, length, chunked, hosts, close, keepAlive, upgrade, expect } = readFields(
       data,
       text,
