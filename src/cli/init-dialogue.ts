@@ -45,7 +45,8 @@ export class Dialogue {
   /** The number of one of several, counted from 0. */
   async choose(text: string, choices: readonly string[]): Promise<number> {
     print(text)
-    for (const [index, choice] of choices.entries()) print(`  ${index + 1}  ${choice}`)
+    for (const [index, choice] of choices.entries())
+      print(`  ${String(index + 1).padStart(2)}  ${choice}`)
     const wrong = (answer: string) =>
       choices[Number(answer) - 1] === undefined
         ? `expected a number from 1 to ${choices.length}`

@@ -23,6 +23,8 @@ export interface SourceKind {
   readonly questions: readonly Question[]
   /** What stands in the credential beside its id. */
   readonly credential: (answers: Answers) => object
+  /** What a person does once the proxy runs, for a token that only a person can get: nothing is tried then. */
+  readonly byHand?: (pool: string, id: string, flag: string) => string
   /** More targets of the pool. */
   readonly targets?: (answers: Answers) => readonly string[]
 }
@@ -62,6 +64,19 @@ const ACCOUNT: readonly Question[] = [
 ]
 const account = (answers: Answers) => ({ user: answers.user, password: answers.password })
 
+/** The issuer names the endpoints that such a login needs beside that of tokens. */
+const PERSON: readonly Question[] = [
+  { name: 'issuer', text: 'Issuer', wrong: httpUrl },
+  { name: 'client-id', text: 'Client id' },
+  { name: 'client-secret', text: 'Client secret (empty: none)', secret: true, optional: true },
+  {
+    name: 'scope',
+    text: 'Scopes, separated by spaces',
+    default: 'openid offline_access',
+  },
+]
+const login = (pool: string, id: string, flag: string) => `cupbearer login ${pool}/${id}${flag}`
+
 const oauth2 = (grant: string, answers: Answers) => ({
   source: {
     type: 'oauth2',
@@ -96,6 +111,20 @@ export const SOURCE_KINDS: readonly SourceKind[] = [
       { name: 'refresh-token', text: 'Refresh token', secret: true },
     ],
     credential: (answers) => oauth2('refresh_token', answers),
+  },
+  {
+    name: 'authorization-code',
+    title: 'OAuth 2.0, I log in once in a browser',
+    questions: PERSON,
+    credential: (answers) => oauth2('authorization_code', answers),
+    byHand: login,
+  },
+  {
+    name: 'device-code',
+    title: 'OAuth 2.0, I enter a code on another device',
+    questions: PERSON,
+    credential: (answers) => oauth2('device_code', answers),
+    byHand: login,
   },
   {
     name: 'login',
@@ -221,6 +250,7 @@ export const SOURCE_KINDS: readonly SourceKind[] = [
       },
     ],
     credential: () => ({ source: { type: 'capture' } }),
+    byHand: (pool, _id, flag) => `cupbearer capture ${pool} --open${flag}, and log in`,
     targets: (answers) => (answers['token-host'] ? [answers['token-host']] : []),
   },
 ]

@@ -272,7 +272,7 @@ class Setup {
     try {
       const { readConfig } = await import('../config/load.ts')
       const config = await readConfig(tree, this.#file)
-      if (!test || kind.name === 'capture' || waitsFor) return true
+      if (!test || kind.byHand || waitsFor) return true
       print(`Trying to get a token for ${pool}/${id} …`)
       const { tryCredential } = await import('./init-try.ts')
       const tried = await tryCredential(config, pool, id)
@@ -309,9 +309,7 @@ class Setup {
     const steps = [
       ...(waitsFor ? [`put the token for ${target.text} into ${waitsFor}`] : []),
       `cupbearer start${flag}`,
-      ...(kind.name === 'capture'
-        ? [`in another terminal: cupbearer capture ${pool} --open${flag}, and log in`]
-        : []),
+      ...(kind.byHand ? [`in another terminal: ${kind.byHand(pool, this.#options.id, flag)}`] : []),
       `in another terminal: cupbearer run${flag} -- curl ${url}`,
     ]
     print(`${same ? 'Nothing changed in' : 'Wrote'} ${file}. Next:`)

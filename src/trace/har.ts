@@ -77,7 +77,8 @@ export function entriesOf(trace: Trace): HarEntry[] {
     )
   }
   const { method, url } = trace
-  if (!/^https?:\/\/[^/]/.test(url)) return []
+  // What a client asked that was refused need not be a URL.
+  if (!/^https?:\/\/[^/]/.test(url) || !URL.canParse(url)) return []
   return [entry(trace, { method, url }, trace.attempts.at(-1), 0)]
 }
 

@@ -130,7 +130,9 @@ describe('the environment of a child', () => {
     const options = (nodePreload: string, NODE_OPTIONS?: string) =>
       childEnvironment({ ...given, nodePreload, inherit: { NODE_OPTIONS } }).NODE_OPTIONS
     expect(options('/lib/a.cjs')).toBe('--require /lib/a.cjs')
-    expect(options('/my lib/a.cjs', '--no-warnings')).toBe('--no-warnings --require "/my lib/a.cjs"')
+    expect(options('/my lib/a.cjs', '--no-warnings')).toBe(
+      '--no-warnings --require "/my lib/a.cjs"',
+    )
     expect(options('/lib/a.cjs', options('/lib/a.cjs', '--no-warnings'))).toBe(
       '--no-warnings --require /lib/a.cjs',
     )

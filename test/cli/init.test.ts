@@ -43,7 +43,7 @@ describe('init asks at a terminal', () => {
       terminal.press(`${reply}\r`)
     }
     await answer(/Host that gets the token \[api\.example\.com\]: /, 'api.supplier.example')
-    await answer(/8 {2}from traffic[^\n]*\r?\n.*Number \[1\]: /s, '')
+    await answer(/10 {2}from traffic[^\n]*\r?\n.*Number \[1\]: /s, '')
     await answer(/Name of the pool \[supplier\]: /, '')
     await answer(/Token endpoint[^:]*:[^:]*: /, 'login.supplier.example')
     await answer(/expected an http\(s\) URL.*Token endpoint[^:]*:[^:]*: /s, server.tokenUrl)
@@ -89,7 +89,7 @@ describe('init asks at a terminal', () => {
     await terminal.shows(/Host that gets/)
     terminal.press('api.supplier.example\r')
     await terminal.shows(/Number \[1\]: /)
-    terminal.press('7\r')
+    terminal.press('9\r')
     await terminal.shows(/Name of the pool/)
     terminal.press('\r')
     await terminal.shows(/Token: /)
@@ -135,6 +135,17 @@ describe('init --yes, for scripts', () => {
     await said(proxy.stderr, /configuration applied/)
     const { out } = await cupbearer(['token', 'list'], { cwd: folder.path })
     expect(out).toMatch(/main\/account-1 +active/)
+  })
+
+  test('tries nothing that takes a person, and says what the person has to do', async () => {
+    await using folder = await Folder.create()
+    const args = ['init', '--yes', '--target', 'api.test', '--source', 'authorization-code']
+    const issuer = ['--issuer', 'https://login.test', '--client-id', 'app']
+    const { code, out } = await cupbearer([...args, ...issuer], { cwd: folder.path })
+    expect({ code, out }).toMatchObject({
+      code: 0,
+      out: expect.stringContaining('cupbearer login main/account-1'),
+    })
   })
 
   test('writes nothing where the login does not work, or where an answer is missing', async () => {

@@ -15,7 +15,8 @@ try {
   console.log(`tarball ${Math.round(bytes / 1024)} KB, installed ${kilobytes(modules)} KB`)
   for (const major of versions) {
     const node = installNode(major, folder)
-    const cupbearer = (...args) => spawnSync(node, [command, ...args], { cwd: folder, encoding: 'utf8' })
+    const cupbearer = (...args) =>
+      spawnSync(node, [command, ...args], { cwd: folder, encoding: 'utf8' })
     const version = spawnSync(node, ['--version'], { encoding: 'utf8' }).stdout.trim()
     const started = performance.now()
     const { status, stdout, stderr } = cupbearer('demo')

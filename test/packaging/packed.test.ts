@@ -50,7 +50,7 @@ test('installed, it sets itself up and serves', async () => {
   await run(packed.command, ['init', '--yes'], at)
   await writeFile(join(here, 'token.txt'), 'a-token-of-the-test')
 
-  await using origin = await startOrigin()
+  await using origin = await startOrigin({ tls: true })
   const config = {
     ...JSON.parse(await readFile(join(here, 'config.json'), 'utf8')),
     listen: '127.0.0.1:0',

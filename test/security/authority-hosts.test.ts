@@ -2,111 +2,15 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { normalizeHost, parseAuthority, parseTarget } from '../../src/lib/authority.ts'
 import { Router } from '../../src/route/match.ts'
+import { labels, literals, someHosts, urlHost } from './hosts.ts'
 
-/** `URL.canParse` would be wrong here: once it is hot, Node reads what isn't ASCII in other bytes. */
-function parse(text: string): URL | undefined {
-  try {
-    return new URL(text)
-  } catch {
-    return undefined
-  }
-}
-
-/** The host as WHATWG URL §3.5 reads it, without brackets and one trailing dot; undefined where it is more than a host. */
-function urlHost(text: string): string | undefined {
-  const url = /[/\\?#@\t\n\r]/.test(text) ? undefined : parse(`http://${text}/`)
-  if (!url || url.port || url.username || url.pathname !== '/') return undefined
-  return url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, '')
-}
-
-const NUMBERS = [
-  '0',
-  '1',
-  '127',
-  '0x7f',
-  '0177',
-  '0x',
-  '256',
-  '0xffffffff',
-  '2130706433',
-  '08',
-  '0x1',
-]
-const LABELS = [
-  'api',
-  'test',
-  'TEST',
-  'a-b',
-  '-a',
-  'a_b',
-  'xn--bcher-kva',
-  'xn--',
-  'xn--a',
-  'bücher',
-  'ﬁ',
-  '。',
-  'ａpi',
-  'ß',
-  '%61',
-  '*',
-  '',
-  '\u00ad',
-  '\u200d',
-  'a'.repeat(64),
-]
-const labels = fc
-  .array(fc.constantFrom(...NUMBERS, ...LABELS), { minLength: 1, maxLength: 5 })
-  .map((all) => all.join('.'))
-const address = fc.oneof(
-  fc.ipV4Extended(),
-  fc.ipV6().map((text) => `[${text}]`),
-  fc.ipV4().map((text) => `[::ffff:${text}]`),
-)
-const spiced = fc
-  .tuple(
-    fc.oneof(labels, address, fc.domain()),
-    fc.nat(),
-    fc.constantFrom(
-      '',
-      ' ',
-      '.',
-      ':',
-      '@',
-      '%',
-      '\0',
-      '\t',
-      '\\',
-      '/',
-      '#',
-      '?',
-      '[',
-      ']',
-      ',',
-      ';',
-      'İ',
-      '\u3002',
-      '\uff0e',
-      '\ud800',
-      '\x7f',
-      '\xfc',
-    ),
-  )
-  .map(([text, at, extra]) => {
-    const place = at % (text.length + 1)
-    return text.slice(0, place) + extra + text.slice(place)
-  })
-const hosts = fc.oneof(
-  spiced,
-  labels,
-  address,
-  fc.webAuthority(),
-  fc.string({ unit: 'binary', maxLength: 12 }),
-)
+/** What is judged here is judged with other hosts by the fuzzer. */
+const SEED = 7
 
 test('a host that is taken is the one that WHATWG URL reads, and its own only spelling', () => {
   let taken = 0
   fc.assert(
-    fc.property(hosts, (text) => {
+    fc.property(someHosts, (text) => {
       const host = normalizeHost(text)
       if (host === undefined) return
       taken += 1
@@ -117,21 +21,21 @@ test('a host that is taken is the one that WHATWG URL reads, and its own only sp
       expect(normalizeHost(host.includes(':') ? `[${host}]` : `${host}.`)).toBe(host)
       expect(host).toMatch(/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^[0-9a-f:]+$/)
     }),
-    { numRuns: 8000 },
+    { seed: SEED, numRuns: 8000 },
   )
   expect(taken).toBeGreaterThan(1000)
 })
 
 test('a name of letters, digits and hyphens that WHATWG URL takes is taken', () => {
   fc.assert(
-    fc.property(fc.oneof(labels, address, fc.domain()), (text) => {
+    fc.property(fc.oneof(labels, literals, fc.domain()), (text) => {
       const host = urlHost(text)
       if (host === undefined || !/^[a-z0-9_-]+(\.[a-z0-9_-]+)*$|^[0-9a-f:]+$/.test(host)) return
       // Percent-encoding is for URLs.
       if (text.includes('%')) return
       expect(normalizeHost(text)).toBe(host)
     }),
-    { numRuns: 3000 },
+    { seed: SEED, numRuns: 3000 },
   )
 })
 
@@ -156,7 +60,7 @@ test('an authority is taken apart as WHATWG URL does it', () => {
     fc.nat(70_000).map((port) => `:${port}`),
   )
   fc.assert(
-    fc.property(hosts, ports, (host, port) => {
+    fc.property(someHosts, ports, (host, port) => {
       const text = host + port
       const ours = parseAuthority(text, 443)
       if (!ours) return
@@ -164,7 +68,7 @@ test('an authority is taken apart as WHATWG URL does it', () => {
       expect(ours.host).toBe(url.hostname.replace(/^\[|\]$/g, '').replace(/\.$/, ''))
       expect(ours.port).toBe(Number(url.port || 443))
     }),
-    { numRuns: 4000 },
+    { seed: SEED, numRuns: 4000 },
   )
 })
 
@@ -203,7 +107,7 @@ test('a pool is found exactly where WHATWG URL says that it is the host of a tar
       'a..api.test',
       '*.api.test',
     ),
-    hosts,
+    someHosts,
   )
   let found = 0
   fc.assert(
@@ -227,7 +131,7 @@ test('a pool is found exactly where WHATWG URL says that it is the host of a tar
         else expect(route).toBeUndefined()
       },
     ),
-    { numRuns: 3000 },
+    { seed: SEED, numRuns: 3000 },
   )
   expect(found).toBeGreaterThan(50)
 })
