@@ -19,6 +19,7 @@ import { SharedThrottle } from './app/workers/shared-throttle.ts'
 import { type CertificateAuthority, openAuthority } from './ca/authority.ts'
 import { LeafCache } from './ca/leaf.ts'
 import type { Config } from './config/schema.ts'
+import { insecureNotices } from './config/upstream-hosts.ts'
 import { Egresses } from './egress/egress.ts'
 import { Events } from './events.ts'
 import type { ExchangeRuntime } from './exchange/exchange.ts'
@@ -238,7 +239,7 @@ class App implements Cupbearer {
       () => admin.close(),
       () => leases.close(),
     )
-    this.#own.add({ address: config.admin.listen.host, port: admin.port })
+    this.#own.add(admin)
     this.adminUrl = admin.url
     await serving.ready()
     const { proxyUrl: proxy, adminUrl, caPath: ca } = this
@@ -325,14 +326,13 @@ class App implements Cupbearer {
   }
 
   async #openCa(config: Config): Promise<void> {
-    const { dir, nameConstraints } = config.ca
     const authority = await openAuthority({
-      dir,
-      nameConstraints,
+      ...config.ca,
       targets: httpsTargets(config),
       clock: this.#clock,
     })
-    for (const notice of authority.notices) this.#log.warn(notice)
+    const notices = [...authority.notices, ...insecureNotices(config.upstream)]
+    for (const notice of notices) this.#log.warn(notice)
     this.#authority = authority
     this.#leaves = new LeafCache(authority, { clock: this.#clock })
     this.caPath = authority.certificatePath

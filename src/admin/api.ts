@@ -59,13 +59,14 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   instance.addHook('onRequest', async (request, reply) => {
     reply.headers(SECURITY_HEADERS)
     checkHost(request.raw, listenHost, hosts)
+    // Before credentials are looked at: no page of a stranger's makes guesses in the operator's name.
+    if (request.method !== 'GET' && request.method !== 'HEAD') checkOrigin(request.headers)
     const { access } = request.routeOptions.config
     const open = access === 'anybody' || (access === 'loopback' && onLoopback)
     if (access === 'lease') request.asker = identifyAsker(request.raw, guard, backend)
     else if (!open) {
       guard.check(request.headers.authorization, request.raw.socket, access === 'token')
     }
-    if (request.method !== 'GET' && request.method !== 'HEAD') checkOrigin(request.headers)
   })
   addOpenRoutes(instance, backend, await loadDashboard())
   addApiRoutes(instance, backend, live)

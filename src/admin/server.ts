@@ -24,6 +24,8 @@ const KEEP_ALIVE_MS = 72_000
 export interface AdminServer {
   /** Where this machine reaches it. */
   readonly url: string
+  /** What it is bound to. */
+  readonly address: string
   readonly port: number
   /** Ends event streams and connections. */
   close(): Promise<void>
@@ -72,6 +74,7 @@ export async function startAdmin(options: {
   const host = address === '0.0.0.0' ? '127.0.0.1' : address === '::' ? '::1' : address
   return {
     url: `http://${formatAuthority({ host, port })}`,
+    address,
     port,
     async close() {
       const closed = new Promise((resolve) => server.close(resolve))
@@ -92,7 +95,8 @@ function open(server: Server, listen: { host: string; port: number }): Promise<v
     }
     server.once('error', failed)
     server.listen(listen.port, listen.host, () => {
-      server.off('error', failed)
+      // What fails later, for want of file descriptors say, concerns one connection.
+      server.off('error', failed).on('error', () => {})
       resolve()
     })
   })

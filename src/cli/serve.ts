@@ -4,6 +4,7 @@ import type { Config } from '../config/schema.ts'
 import { FileWatch } from '../config/watch.ts'
 import { createLog } from '../lib/log.ts'
 import { EXIT } from './command.ts'
+import { checkRuntime, checkUser } from './doctor/runtime.ts'
 
 /** Runs the proxy until it is told to stop; gives the exit code. `amend` has the last word on a reloaded file. */
 export async function serve(
@@ -13,6 +14,10 @@ export async function serve(
 ): Promise<number> {
   const format = config.log.format ?? (process.stderr.isTTY ? 'pretty' : 'json')
   const log = await createLog({ level: config.log.level, format })
+  const ground = [checkRuntime(process.version, Date.now()), checkUser(process.geteuid?.())]
+  for (const { status, message, mend } of ground) {
+    if (status !== 'ok') log.warn({ mend }, message)
+  }
 
   // Signals and saves are listened to from the start: what comes while starting is done when ready.
   let app: Cupbearer | undefined

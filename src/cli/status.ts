@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { formatPool, formatSummary } from '../admin/format.ts'
 import type { Config } from '../config/schema.ts'
+import { insecureNotices } from '../config/upstream-hosts.ts'
 import { type Colours, coloursFor } from './colour.ts'
 import { type Command, print, withConfig } from './command.ts'
 import { callAdmin } from './running.ts'
@@ -46,6 +47,7 @@ export const status: Command = (cli) =>
         .example('$0 status --json | jq .pools[].authOverhead', 'is for scripts'),
     async ({ config: file, watch, json }) => {
       await withConfig(file, async (config) => {
+        for (const notice of insecureNotices(config.upstream)) process.stderr.write(`${notice}\n`)
         if (json) print(JSON.stringify(await callAdmin(config, 'GET', '/api/pools')))
         else if (!watch) print(renderPools(await readPools(config)))
         else if (process.stdout.isTTY) await watchOnScreen(config)

@@ -9,6 +9,7 @@ import { matcher } from './matcher.ts'
 import { oauth2Source } from './oauth2.ts'
 import { requirement } from './requires.ts'
 import { trace } from './trace.ts'
+import { upstreamHosts } from './upstream-hosts.ts'
 import {
   cidr,
   clientName,
@@ -132,6 +133,10 @@ const pool = object({
   inject: inject
     .default({ header: 'authorization', value: 'Bearer {token}' })
     .describe('where the token goes; replaces what the client sent by that name'),
+  scrubBody: z
+    .boolean()
+    .default(false)
+    .describe('whether the token is replaced in response bodies too, for APIs that echo it'),
   limits: limits.prefault({}).describe('limits of each credential'),
   select: z
     .enum(['least-used', 'round-robin', 'fill-first', 'sticky'])
@@ -307,6 +312,7 @@ export const configSchema = object({
       .record(z.string(), z.string())
       .default({})
       .describe('host → IP address, like curl --resolve'),
+    hosts: upstreamHosts,
     connectTimeout: timeout.prefault('10s').describe('to connect, TLS included'),
     headersTimeout: timeout.prefault('60s').describe('to the response’s header'),
     bodyTimeout: timeout.prefault('5m').describe('between two pieces of a body'),

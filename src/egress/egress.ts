@@ -12,7 +12,7 @@ import { Connections, type UnpinnedGuard } from './connections.ts'
 import { Connector } from './connector.ts'
 import { egressDown, toFetchError } from './failure.ts'
 import { type EgressProbes, Probes } from './probes.ts'
-import { readBundle, TlsClient } from './tls.ts'
+import { readBundle, readHostRules, TlsClient } from './tls.ts'
 import type { Transport } from './transport.ts'
 import { createTransport } from './transports.ts'
 import type { Dispatcher } from './upstream.ts'
@@ -39,7 +39,7 @@ export interface EgressesOptions {
 
 export interface TunnelOptions {
   readonly signal?: AbortSignal
-  /** Judges the address that is dialled, where it is known here: false refuses. */
+  /** Judges the address that is dialled, or the name where a proxy resolves it: false refuses. */
   readonly guard?: (address: string, port: number) => boolean
   /** Speak TLS with the target, by HTTP/1.1 (RFC 6455 §4.1 wants it for WebSocket). */
   readonly secure?: boolean
@@ -167,6 +167,7 @@ export class Egresses {
     const issues: ConfigIssue[] = []
     const ca = readFiles(upstream.ca, issues)
     const overrides = readOverrides(upstream.resolve, issues)
+    const hosts = readHostRules(upstream.hosts, issues)
     const urls = new Map([['direct', DIRECT]])
     for (const [name, { url }] of Object.entries(egress)) urls.set(name, url)
     const transports = new Map<string, Transport>()
@@ -192,7 +193,7 @@ export class Egresses {
         ways.set(name, current)
         continue
       }
-      tls ??= new TlsClient(ca)
+      tls ??= new TlsClient(ca, hosts)
       const connector = new Connector({
         egress: name,
         transport,

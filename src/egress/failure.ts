@@ -102,6 +102,8 @@ export function tlsReason(code: string): string {
       return 'its certificate is not valid yet'
     case 'ERR_TLS_CERT_ALTNAME_INVALID':
       return 'its certificate is for another name'
+    case 'ERR_TLS_KEY_NOT_PINNED':
+      return 'its key is none of those pinned'
     case 'DEPTH_ZERO_SELF_SIGNED_CERT':
     case 'SELF_SIGNED_CERT_IN_CHAIN':
     case 'UNABLE_TO_GET_ISSUER_CERT':

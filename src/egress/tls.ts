@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto'
+import { createHash, X509Certificate } from 'node:crypto'
 import { isIP, type Socket } from 'node:net'
 import {
   checkServerIdentity,
@@ -9,6 +9,12 @@ import {
   type SecureContext,
   type TLSSocket,
 } from 'node:tls'
+import type { UpstreamConfig } from '../config/schema.ts'
+import type { ConfigIssue } from '../errors.ts'
+import { formatAuthority, normalizeHost } from '../lib/authority.ts'
+
+/** What holds for one host alone: `upstream.hosts`. */
+export type HostRule = UpstreamConfig['hosts'][string]
 
 /**
  * What may wait to be sent: with Node's own 16 KiB each record of a long body would stop its sender and start it
@@ -55,12 +61,14 @@ const HTTP1_ONLY = ['http/1.1']
  */
 export class TlsClient {
   readonly #ca: readonly string[]
+  readonly #hosts: ReadonlyMap<string, HostRule>
   /** Made once, by the first handshake: reading the roots takes 26 ms. */
   #context: SecureContext | undefined
 
-  /** `ca`: further roots as PEM. */
-  constructor(ca: readonly string[]) {
+  /** `ca`: further roots as PEM; `hosts`: by host or `host:port`. */
+  constructor(ca: readonly string[], hosts: ReadonlyMap<string, HostRule> = new Map()) {
     this.#ca = ca
+    this.#hosts = hosts
   }
 
   /** Speaks TLS over a connected socket, which it destroys on failure. Rejects with what TLS said. */
@@ -72,6 +80,7 @@ export class TlsClient {
     }
     return new Promise((resolve, reject) => {
       const session = sessions?.get(authority)
+      const rule = this.#hosts.get(authority) ?? this.#hosts.get(host)
       const secured = connect({
         socket,
         host,
@@ -80,7 +89,7 @@ export class TlsClient {
         ...(session === undefined ? {} : { session }),
         secureContext: this.#secureContext(),
         ALPNProtocols: [...(options.protocols ?? HTTP1_ONLY)],
-        rejectUnauthorized: true,
+        rejectUnauthorized: !rule?.insecure,
         ...HIGH_WATER,
         checkServerIdentity: (_name, certificate) => checkIdentity(host, certificate),
       })
@@ -98,7 +107,14 @@ export class TlsClient {
       }
       // With TLS 1.2 the session comes before the peer has been verified: it is kept only after that.
       let offered: Buffer | undefined
+      let verified = false
       const done = () => {
+        // A session that is resumed was kept after its peer had shown the key.
+        if (rule && !secured.isSessionReused() && !hasPinnedKey(rule, secured)) {
+          const code = 'ERR_TLS_KEY_NOT_PINNED'
+          return fail(Object.assign(new Error('its key is none of those pinned'), { code }))
+        }
+        verified = true
         settle()
         secured.on('error', ignore)
         if (offered) sessions?.set(authority, offered)
@@ -106,7 +122,7 @@ export class TlsClient {
       }
       if (sessions) {
         secured.on('session', (ticket: Buffer) => {
-          if (secured.authorized) sessions.set(authority, ticket)
+          if (verified) sessions.set(authority, ticket)
           else offered = ticket
         })
       }
@@ -128,10 +144,52 @@ export class TlsClient {
 
 function ignore(): void {}
 
-/** Node's own check without its fall-back to the common name (RFC 9525 §2, §6.1). */
+/** Whether the peer's key (its SPKI, RFC 7469 §2.4) is one of those pinned, as far as any are. */
+function hasPinnedKey({ pin }: HostRule, socket: TLSSocket): boolean {
+  if (pin.length === 0) return true
+  const key = socket.getPeerX509Certificate()?.publicKey.export({ type: 'spki', format: 'der' })
+  return (
+    key !== undefined &&
+    pin.includes(`sha256//${createHash('sha256').update(key).digest('base64')}`)
+  )
+}
+
+/** `upstream.hosts` by normalised host, or `host:port`. */
+export function readHostRules(
+  hosts: UpstreamConfig['hosts'],
+  issues: ConfigIssue[],
+): Map<string, HostRule> {
+  const rules = new Map<string, HostRule>()
+  for (const [text, rule] of Object.entries(hosts)) {
+    const [, hostText = '', port] = /^(\[.*\]|.*?)(?::(\d{1,5}))?$/.exec(text) ?? []
+    const host = normalizeHost(hostText)
+    if (host === undefined) {
+      issues.push({
+        path: `upstream.hosts.${text}`,
+        message: 'expected a host or HOST:PORT, no pattern',
+      })
+      continue
+    }
+    rules.set(port === undefined ? host : formatAuthority({ host, port: Number(port) }), rule)
+  }
+  return rules
+}
+
+/** An alternative name with a wildcard that is not the whole first label. */
+const ODD_WILDCARD = /^DNS:(?!\*\.[^*]*$).*\*/
+
+/**
+ * Node's own check without its fall-back to the common name (RFC 9525 §2, §6.1), and without wildcards for a part
+ * of a label (§6.3).
+ */
 function checkIdentity(host: string, certificate: PeerCertificate): Error | undefined {
+  const names = certificate.subjectaltname ?? ''
   return checkServerIdentity(host, {
     ...certificate,
+    subjectaltname: names
+      .split(', ')
+      .filter((name) => !ODD_WILDCARD.test(name))
+      .join(', '),
     subject: { ...certificate.subject, CN: '' },
   })
 }

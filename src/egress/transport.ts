@@ -16,7 +16,7 @@ export interface OpenOptions {
   readonly overrides: ReadonlyMap<string, string>
   /** Addresses that nothing may dial: own listeners. Asked with the address that is dialled. */
   readonly forbidden: (address: string, port: number) => boolean
-  /** False refuses a target's address. Asked wherever the address is known here. */
+  /** False refuses a target's address, or its name where a proxy resolves that. */
   readonly guard: ((address: string, port: number) => boolean) | undefined
   readonly tls: TlsClient
   /**
@@ -50,8 +50,12 @@ export function permitted(address: string, port: number, options: OpenOptions): 
 /** The target as a proxy is told it: by name, unless an override says the address. */
 export function targetForProxy(target: Authority, options: OpenOptions): Authority {
   const host = override(target, options.overrides) ?? target.host
-  if (isIP(host) !== 0 && !permitted(host, target.port, options)) throw denied(target)
-  return { host, port: target.port }
+  const known = isIP(host) !== 0
+  const { port } = target
+  if (!(known ? permitted(host, port, options) : (options.guard?.(host, port) ?? true))) {
+    throw denied(target)
+  }
+  return { host, port }
 }
 
 /** Dials a proxy; whatever goes wrong means that this egress is down. */

@@ -11,6 +11,7 @@ import type { Lease, LeaseRequest, Outcome, TokenPool } from '../pool/lease.ts'
 import { forwardHeaders, forwardTrailers, type Injector } from '../route/inject.ts'
 import type { Requirements } from '../route/requires.ts'
 import { redact, scrubHeaders } from '../route/scrub.ts'
+import { askSearchable, searchedHeaders } from '../route/scrub-body.ts'
 import { type Judge, PEEK_BYTES, type Verdict } from '../route/verdict.ts'
 import { addProof, wantsNonce } from './dpop.ts'
 import type { Learner, Passage, PoolLearning } from './learn.ts'
@@ -18,6 +19,7 @@ import { type Next, NextTry, wantOf } from './next.ts'
 import type { Observer } from './observer.ts'
 import { newRecord, recordAttempt, recordEnd, recordSkipped } from './record.ts'
 import type { IncomingBody, ProxyReply, ProxyRequest } from './request.ts'
+import { pipeScrubbed, searchableCoding } from './scrubbed-body.ts'
 
 /** A pool with its configuration compiled. */
 export interface PoolRuntime {
@@ -139,6 +141,7 @@ export class Exchange {
     body: RequestBody | undefined,
   ): Promise<void> {
     const { pool } = target
+    const { scrubBody } = target.config
     /** Made when something goes wrong: most requests need no second try. */
     let nextTry: NextTry | undefined
     let next: Next = { want: wantOf(request, target.requires), patient: true }
@@ -161,7 +164,7 @@ export class Exchange {
         if (!refused)
           throw failure ?? new WireError('POOL_EXHAUSTED', `pool ${pool.name} has no token at hand`)
         record.replay = { done: false, why: 'no other credential could be used' }
-        return this.#answer(request, refused.attempt, refused.lease, reply, record)
+        return this.#answer(request, refused.attempt, refused.lease, reply, record, scrubBody)
       }
       recordSkipped(record, lease.passedOver)
       refused?.attempt.discard()
@@ -192,7 +195,7 @@ export class Exchange {
       recordAttempt(record, attempt, lease, lease.egress, verdict)
       if (verdict === 'ok' || verdict === 'upstream') {
         try {
-          const passing = this.#answer(request, attempt, lease, reply, record)
+          const passing = this.#answer(request, attempt, lease, reply, record, scrubBody)
           if (passing) await passing
         } finally {
           pool.settle(lease, OK)
@@ -202,7 +205,7 @@ export class Exchange {
       nextTry ??= new NextTry(target, request, body, record, this.#clock)
       const again = await nextTry.afterRefusal(verdict, attempt.headers, lease)
       if (request.closed) return attempt.abort()
-      if (!again) return this.#answer(request, attempt, lease, reply, record)
+      if (!again) return this.#answer(request, attempt, lease, reply, record, scrubBody)
       refused = { attempt, lease }
       next = again
     }
@@ -234,6 +237,7 @@ export class Exchange {
     record: ExchangeRecord,
   ): Attempt {
     const { path, headers } = target.injector.apply(request, request.host, lease)
+    if (target.config.scrubBody) askSearchable(headers)
     this.#runtime.observer?.leaving(record, headers, lease)
     if (lease.dpopKey) addProof(headers, request, path, lease, this.#clock.now())
     return this.#send(request, path, headers, body?.open() ?? null, reply, lease, lease.egress)
@@ -296,9 +300,12 @@ export class Exchange {
     lease: Lease | undefined,
     reply: ProxyReply,
     record: ExchangeRecord,
+    scrubBody = false,
   ): Promise<void> | undefined {
     const token = lease?.token.reveal()
-    const headers = scrubHeaders(attempt.headers, token)
+    const coding = scrubBody ? searchableCoding(request.method, attempt) : undefined
+    let headers = scrubHeaders(attempt.headers, token)
+    if (coding) headers = searchedHeaders(headers, coding)
     headers.push('Cupbearer-Trace', record.id)
     record.status = attempt.status
     record.verdict = record.attempts.at(-1)?.verdict ?? 'ok'
@@ -313,7 +320,9 @@ export class Exchange {
       })
     }
     reply.head(attempt.status, reason, headers)
-    const passing = attempt.pipe(sink)
+    const passing = coding
+      ? pipeScrubbed(request, attempt, { sink, coding, token: token ?? '' })
+      : attempt.pipe(sink)
     if (passing) return passing.then(() => recordEnd(record, attempt, request))
     recordEnd(record, attempt, request)
     return undefined

@@ -92,7 +92,16 @@ function forgotten(entry: Entry, now: number): boolean {
   return now - Math.max(latest, entry.blockedUntil) >= WINDOW_MS
 }
 
-/** A dual-stack listener sees IPv4 peers as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2); they are the same address. */
+/**
+ * A dual-stack listener sees IPv4 peers as `::ffff:a.b.c.d` (RFC 4291 §2.5.5.2); they are the same address. Of IPv6
+ * a host has 2^64 addresses to guess from: they count as one (RFC 7421).
+ */
 function key(address: string): string {
-  return address.startsWith('::ffff:') && address.includes('.') ? address.slice(7) : address
+  if (!address.includes(':')) return address
+  if (address.startsWith('::ffff:') && address.includes('.')) return address.slice(7)
+  const [head = '', tail = ''] = address.split('::')
+  const left = head.split(':').filter(Boolean)
+  const right = tail.split(':').filter(Boolean)
+  const zeros = Array(Math.max(0, 8 - left.length - right.length)).fill('0')
+  return `${[...left, ...zeros, ...right].slice(0, 4).join(':')}::/64`
 }

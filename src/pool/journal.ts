@@ -54,6 +54,13 @@ export class Journal {
     return this.#unwritten.has(credential)
   }
 
+  /** That some credential is held in memory alone: what a restart would lose. Undefined when all is stored. */
+  get trouble(): string | undefined {
+    const count = this.#unwritten.size
+    if (count === 0) return undefined
+    return `the store cannot be written: ${count} credential${count === 1 ? ' is' : 's are'} held in memory only`
+  }
+
   /**
    * Writes a credential as it stands when its turn comes, or what `compose` gives; undefined writes nothing.
    * `then` runs once the record is durable, or when that could not be had, and before any later write.

@@ -135,7 +135,7 @@ export interface PoolStatus {
   readonly name: string
   readonly targets: readonly string[]
   readonly status: 'healthy' | 'degraded' | 'exhausted'
-  /** Why the other instances cannot be heard; undefined while they can, and where there are none. */
+  /** Why the other instances cannot be heard, or what could not be stored; undefined when all is well. */
   readonly trouble?: string | undefined
   readonly tokens: Readonly<
     Record<'active' | 'cooling' | 'quarantined' | 'pending' | 'revoked', number>

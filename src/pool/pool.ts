@@ -211,7 +211,7 @@ export class Pool {
       meter: this.#desk.meter,
       refreshes: this.#refresher,
       waiting: this.#desk.waiting,
-      trouble: this.#peers?.trouble,
+      trouble: this.#peers?.trouble ?? this.#journal.trouble,
     })
   }
 

@@ -46,7 +46,7 @@ export function describePool(facts: {
   meter: Meter
   refreshes: { tries: number; successes: number }
   waiting: number
-  /** Why the other instances cannot be heard. */
+  /** Why the other instances cannot be heard, or what is not stored. */
   trouble: string | undefined
 }): PoolStatus {
   const { clock, meter, refreshes, trouble } = facts

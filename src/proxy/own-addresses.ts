@@ -1,5 +1,6 @@
 import { type AddressInfo, isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { normalizeHost } from '../lib/authority.ts'
 
 const ANY = new Set(['0.0.0.0', '::'])
 
@@ -40,11 +41,11 @@ function isLocal(address: string): boolean {
   )
 }
 
-/** IPv4-mapped IPv6 is the IPv4 address (RFC 4291 §2.5.5.2), also as WHATWG URL spells it in hexadecimal. */
-function plain(address: string): string {
-  const dotted = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)
-  if (dotted) return dotted[1] as string
-  const hex = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/i.exec(address)
+/** The one spelling, without a zone. IPv4-mapped IPv6 is the IPv4 address (RFC 4291 §2.5.5.2). */
+function plain(text: string): string {
+  const bare = text.split('%', 1)[0] as string
+  const address = normalizeHost(bare) ?? bare
+  const hex = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(address)
   if (!hex) return address
   const high = Number.parseInt(hex[1] as string, 16)
   const low = Number.parseInt(hex[2] as string, 16)

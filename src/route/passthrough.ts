@@ -2,7 +2,7 @@ import { BlockList, isIP } from 'node:net'
 import type { PassthroughConfig } from '../config/schema.ts'
 import { type Authority, coversHost, parseTarget, type Target } from '../lib/authority.ts'
 
-/** Link-local and cloud metadata addresses: never a destination of unmapped traffic. */
+/** Link-local and cloud metadata addresses, multicast and broadcast: never a destination of unmapped traffic. */
 const ALWAYS_DENIED = [
   '169.254.0.0/16',
   'fe80::/10',
@@ -10,6 +10,9 @@ const ALWAYS_DENIED = [
   '100.100.100.200/32',
   '168.63.129.16/32',
   '192.0.0.192/32',
+  '224.0.0.0/4',
+  '255.255.255.255/32',
+  'ff00::/8',
 ]
 
 /** Denied where the proxy serves other machines, unless allowed by name or address. */
@@ -20,9 +23,12 @@ const PRIVATE = [
   '127.0.0.0/8',
   '172.16.0.0/12',
   '192.168.0.0/16',
+  '198.18.0.0/15',
+  '240.0.0.0/4',
   '::/128',
   '::1/128',
   'fc00::/7',
+  'fec0::/10',
 ]
 
 interface Rule {
@@ -31,8 +37,9 @@ interface Rule {
   readonly range: { readonly list: BlockList; readonly prefix: number } | undefined
 }
 
-/** Whether an address is link-local, or of a cloud's metadata service. */
+/** Whether an address is link-local, or of a cloud's metadata service; a name that is resolved elsewhere is not. */
 export function isAlwaysDenied(address: string): boolean {
+  if (isIP(address) === 0) return false
   return [address, ...embeddedIPv4(address)].some((each) => inRanges(alwaysDenied, each))
 }
 
@@ -62,15 +69,22 @@ export class PassthroughPolicy {
     return !this.#allowByDefault && !this.#rules.some((rule) => rule.allow && rule.range)
   }
 
-  /** Whether this address may be dialled for that name; asked of the very address that is connected to. */
+  /**
+   * Whether this address may be dialled for that name; asked of the very address that is connected to.
+   * A proxy that resolves the name itself is handed the name instead: no address rule can let that in.
+   */
   permits(authority: Authority, address: string): boolean {
+    if (isIP(address) === 0) return this.#byName(authority) ?? this.#allowByDefault
     if (isAlwaysDenied(address)) return false
-    const addresses = [address, ...embeddedIPv4(address)]
+    const embedded = embeddedIPv4(address)
+    const addresses = [address, ...embedded]
     const byAddress = addresses.map((each) => this.#byAddress(each))
     if (byAddress.includes(false)) return false
     const byName = this.#byName(authority)
     if (byName !== undefined) return byName
-    if (byAddress.includes(true)) return true
+    // Of several addresses that it may lead to, each has to be allowed.
+    const [itself, ...led] = byAddress
+    if (itself || (led.length > 0 && !led.includes(undefined))) return true
     if (this.#privateDenied && addresses.some((each) => inRanges(privateRanges, each))) return false
     return this.#allowByDefault
   }
@@ -145,7 +159,10 @@ function family(address: string): 'ipv4' | 'ipv6' {
   return address.includes(':') ? 'ipv6' : 'ipv4'
 }
 
-/** IPv4 addresses that an IPv6 one leads to: mapped (RFC 4291), NAT64 (RFC 6052), 6to4 (RFC 3056). */
+/**
+ * IPv4 addresses that an IPv6 one may lead to: mapped and compatible (RFC 4291), translated (RFC 2765), NAT64
+ * (RFC 6052, RFC 8215), 6to4 (RFC 3056), Teredo's server and client (RFC 4380), ISATAP (RFC 5214).
+ */
 function embeddedIPv4(address: string): string[] {
   if (!address.includes(':')) return []
   const groups = expand(address)
@@ -155,8 +172,30 @@ function embeddedIPv4(address: string): string[] {
   const last = quad(groups[6] as number, groups[7] as number)
   if (zeros(5) && groups[5] === 0xffff) return [last]
   if (zeros(6) && (groups[6] !== 0 || (groups[7] as number) > 1)) return [last]
-  if (groups[0] === 0x64 && groups[1] === 0xff9b) return [last]
-  if (groups[0] === 0x2002) return [quad(groups[1] as number, groups[2] as number)]
+  if (zeros(4) && groups[4] === 0xffff && groups[5] === 0) return [last]
+  const [g0, g1, g2, g3, g4, g5, g6, g7] = groups as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+  ]
+  if (g0 === 0x64 && g1 === 0xff9b) {
+    if (g2 !== 1 || (g3 === 0 && g4 === 0 && g5 === 0)) return [last]
+    // The local prefix may be of any length, and the address stands around the octet of zeros then (RFC 6052 §2.2).
+    return [
+      last,
+      quad(g3, ((g4 & 255) << 8) | (g5 >> 8)),
+      quad(((g3 & 255) << 8) | (g4 & 255), g5),
+      quad(((g4 & 255) << 8) | (g5 >> 8), ((g5 & 255) << 8) | (g6 >> 8)),
+    ]
+  }
+  if (g0 === 0x2002) return [quad(g1, g2)]
+  if (g0 === 0x2001 && g1 === 0) return [quad(g2, g3), quad(~g6 & 0xffff, ~g7 & 0xffff)]
+  if ((g4 & 0xfdff) === 0 && g5 === 0x5efe) return [last]
   return []
 }
 

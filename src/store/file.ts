@@ -79,6 +79,10 @@ export async function createDatabase(file: string, sealer: Sealer, now: number):
   } finally {
     detach(connection)
   }
+  // A checkpoint that failed is not told by DETACH: what it left in the log would not come along.
+  if (existsSync(`${draft}-wal`)) {
+    throw new CupbearerError('STORE_FAILED', `${file} cannot be written: the disk is full or fails`)
+  }
   renameSync(draft, file)
   syncFolder(dirname(file))
 }

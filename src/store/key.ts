@@ -52,7 +52,7 @@ function readKeyFile(keyFile: string): Buffer {
   try {
     const mode = fstatSync(descriptor).mode & 0o777
     if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
-      const message = `${keyFile} is open to other users (mode 0${mode.toString(8)}): set it to 0600`
+      const message = `${keyFile} is open to other users (mode 0${mode.toString(8)}): run chmod 600 '${keyFile}'`
       throw new ConfigError([{ path: 'storeKey', message }])
     }
     const key = parseKey(readFileSync(descriptor, 'latin1'))

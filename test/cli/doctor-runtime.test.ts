@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { checkRuntime } from '../../src/cli/doctor/runtime.ts'
+import { checkRuntime, checkUser } from '../../src/cli/doctor/runtime.ts'
 
 const at = (date: string) => Date.parse(date)
 
@@ -10,4 +10,10 @@ test('Node.js that is too old fails, one past its last security release is warne
   expect(checkRuntime('v20.20.2', at('2026-06-01')).status).toBe('warn')
   expect(checkRuntime('v24.1.0', at('2026-06-01')).status).toBe('ok')
   expect(checkRuntime('v40.0.0', at('2033-06-01')).status).toBe('ok')
+})
+
+test('root is warned of, any other user is not', () => {
+  expect(checkUser(0).status).toBe('warn')
+  expect(checkUser(65534).status).toBe('ok')
+  expect(checkUser(undefined).status).toBe('ok')
 })

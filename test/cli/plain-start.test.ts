@@ -9,6 +9,8 @@ test.each([
   ['start --json --json', { config: 'config.json', json: true }],
   ['start -c other.json', { config: 'other.json', json: false }],
   ['start --json --config a/b.json', { config: 'a/b.json', json: true }],
+  ['start --workers 4 --json', { config: 'config.json', json: true, workers: 4 }],
+  ['start -c a.json --workers 0', { config: 'a.json', json: false, workers: 0 }],
 ])('%s is read without the parser of the command line', (line, options) => {
   expect(plainStart(line.split(' '))).toEqual(options)
 })
@@ -30,6 +32,10 @@ test.each([
   'start -c --json',
   'start -c a.json -c b.json',
   'start -c a.json --config b.json',
+  'start --workers',
+  'start --workers many',
+  'start --workers -1',
+  'start --workers 2 --workers 3',
   'start --',
 ])('the parser is left to read: %s', (line) => {
   expect(plainStart(line.split(' '))).toBeUndefined()

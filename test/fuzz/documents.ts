@@ -56,8 +56,9 @@ function change(value: Json, steps: readonly number[], odd: Json, key: string | 
     const name = keys[(steps[i] as number) % keys.length] as string
     const inner = holder[name] as Json
     if (i === steps.length - 1 || typeof inner !== 'object' || inner === null) {
-      if (key === undefined) holder[name] = odd
-      else holder[key] = odd
+      // As JSON would have it: `__proto__` is a name like any other there.
+      const place = { value: odd, writable: true, enumerable: true, configurable: true }
+      Object.defineProperty(holder, key ?? name, place)
       return
     }
     at = inner
@@ -138,13 +139,16 @@ export const har: FuzzTarget = {
         response: fc.option(fc.record({ reason: text, headers: pairs, body }), { nil: undefined }),
         durationMs: fc.double({ min: 0, max: 1e9, noNaN: true }),
         attempts: fc.array(
-          fc.record({
-            connectMs: ms,
-            tlsMs: ms,
-            firstByteMs: ms,
-            totalMs: fc.double({ min: 0, max: 1e9, noNaN: true }),
-            address: fc.option(text, { nil: undefined }),
-          }),
+          fc
+            .record({
+              connectMs: ms,
+              tlsMs: ms,
+              firstByteMs: ms,
+              totalMs: fc.double({ min: 0, max: 1e9, noNaN: true }),
+              address: fc.option(text, { nil: undefined }),
+            })
+            // Without a connection of its own there is no handshake.
+            .map((each) => (each.connectMs === undefined ? { ...each, tlsMs: undefined } : each)),
           { maxLength: 2 },
         ),
       }),

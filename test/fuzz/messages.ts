@@ -1,11 +1,14 @@
 import { METHODS } from 'node:http'
 import fc from 'fast-check'
 import { expect } from 'vitest'
-import { until } from '../egress/raw-origin.ts'
+import { type RawOrigin, startRawOrigin, until } from '../egress/raw-origin.ts'
 import { someRequests, someResponse, someSizes } from '../lib/http1/messages.ts'
 import { nodeRequests, nodeResponse } from '../lib/http1/node.ts'
 import { type Found, latin1, readRequests, readResponse } from '../lib/http1/support.ts'
 import { Stage, statuses } from '../security/stage.ts'
+import { startApp, type TestApp } from '../support/app.ts'
+import { Http2Client } from '../support/http2-client.ts'
+import { trusting } from '../support/protected-origin.ts'
 import type { FuzzTarget } from './target.ts'
 
 /** Trailers that our parser drops are no difference. */
@@ -67,7 +70,7 @@ export const wire: FuzzTarget = {
   },
   async close() {
     try {
-      stage.heard(true)
+      if (stage.heard(true).length === 0) throw new Error('nothing of it was a request')
     } finally {
       await stage[Symbol.asyncDispose]()
     }
@@ -77,6 +80,9 @@ export const wire: FuzzTarget = {
       const bytes = latin1(text.replaceAll('Host: a\r\n', `Host: ${stage.authority}\r\n`))
       const before = stage.origin.requests.length
       const reading = readRequests(bytes)
+      // Node, as the origin, would refuse what is a method to everybody else.
+      const methods = reading.heads.map((head) => ('method' in head ? head.method : ''))
+      if (!methods.every((method) => METHODS.includes(method))) return
       const client = await stage.client()
       client.socket.write(bytes)
       // As many answers as there are requests, and one more for what is wrong; then it leaves.
@@ -100,6 +106,67 @@ export const wire: FuzzTarget = {
           theirs.length,
         )
         at += 1
+      }
+    }),
+}
+
+let said = ''
+let passed = 0
+let answering: { origin: RawOrigin; app: TestApp; byHttp2: Http2Client; url: string }
+
+/**
+ * Whatever an origin answers, its client hears what llhttp reads in it, by HTTP/1 and by HTTP/2, or a code of the
+ * proxy's own, or an answer that is visibly cut.
+ */
+export const answers: FuzzTarget = {
+  name: 'answers',
+  runs: 100,
+  async open() {
+    const origin = await startRawOrigin(
+      (peer) => {
+        if (!peer.take()) return
+        peer.write(said)
+        peer.socket.end()
+      },
+      { tls: true },
+    )
+    const app = await startApp({
+      upstream: trusting(),
+      pools: {
+        api: {
+          targets: [new URL(origin.url).host],
+          credentials: [{ id: 'a', source: { type: 'static', token: 'token-of-a' } }],
+        },
+      },
+    })
+    const byHttp2 = await Http2Client.connect(app, new URL(origin.url).host, { servername: '' })
+    answering = { origin, app, byHttp2, url: `${origin.url}/` }
+  },
+  async close() {
+    if (passed === 0) throw new Error('nothing of it was an answer')
+    for (const each of [answering.byHttp2, answering.app, answering.origin]) {
+      await each[Symbol.asyncDispose]()
+    }
+  },
+  property: () =>
+    fc.asyncProperty(someResponse, async (text) => {
+      said = text
+      const bytes = latin1(text)
+      const meant = await nodeResponse(bytes, [])
+      const client = answering.app.client({ keepAlive: false })
+      const heard = await Promise.all([
+        client.request(answering.url).then(
+          ({ status, rawHeaders, body }) => ({ status, headers: rawHeaders, body }),
+          () => undefined,
+        ),
+        answering.byHttp2.get('/').catch(() => undefined),
+      ])
+      await client[Symbol.asyncDispose]()
+      for (const answer of heard) {
+        if (!answer || answer.headers.some((name) => /^proxy-status$/i.test(name))) continue
+        passed += 1
+        expect(meant?.start.split(' ')[1]).toBe(String(answer.status))
+        expect(answer.body.toString('latin1')).toBe(meant?.body)
       }
     }),
 }

@@ -43,6 +43,8 @@ const segment = fc.constantFrom(
   '%2f',
   '%5c',
   '\\',
+  '..\\..\\a',
+  'a\\..',
   ';',
   '..;',
   ';x=y',
@@ -56,7 +58,13 @@ const segment = fc.constantFrom(
   '~',
   '*',
 )
-const path = fc.array(segment, { maxLength: 6 }).map((all) => `/${all.join('/')}`)
+const first = fc.oneof(
+  { weight: 3, arbitrary: fc.constant('v1') },
+  { weight: 1, arbitrary: segment },
+)
+const path = fc
+  .tuple(first, fc.array(segment, { maxLength: 5 }))
+  .map(([head, rest]) => `/${[head, ...rest].join('/')}`)
 
 /** Where a path gets a token, it is covered as it stands, as WHATWG URL resolves it, and decoded. */
 export const paths: FuzzTarget = {

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type RawOrigin, startRawOrigin } from '../egress/raw-origin.ts'
+import { type RawOrigin, startRawOrigin, until } from '../egress/raw-origin.ts'
 import { RawClient } from '../proxy/raw-client.ts'
 import { startApp, type TestApp } from '../support/app.ts'
 import { startHttp2Origin } from '../support/http2-origin.ts'
@@ -51,6 +51,7 @@ const ANSWERS: [what: string, bytes: string, heard: number[]][] = [
 let origin: RawOrigin
 let app: TestApp
 let authority: string
+let doubtful: string
 
 beforeAll(async () => {
   origin = await startRawOrigin(
@@ -59,6 +60,7 @@ beforeAll(async () => {
         const [method, path = ''] = head.split(' ')
         const known = ANSWERS[Number(path.slice(1) || 'NaN')]
         if (known) peer.write(known[1])
+        else if (path === '/doubtful') peer.write(doubtful)
         else if (method === 'HEAD') peer.write(`${fields('Content-Length: 70')}${EVIL}`)
         else if (path === '/flood') {
           const hint = `HTTP/1.1 103 Early Hints\r\nLink: ${'x'.repeat(1000)}\r\n\r\n`
@@ -104,6 +106,24 @@ describe('a response with', () => {
       } else expect(answer).not.toMatch(/0\r\n\r\n$/)
     },
   )
+
+  test.each([
+    ['204 and a length', 'HTTP/1.1 204 No\r\nContent-Length: 70\r\n\r\n'],
+    ['204 and chunks', 'HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n'],
+    [
+      'chunks of HTTP/1.0',
+      'HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    ],
+  ])('%s leaves its connection to nobody, even where no body comes', async (_, bytes) => {
+    doubtful = bytes
+    const peer = await client()
+    peer.say(ask('/doubtful') + ask('/after', 'GET', 'Connection: close'))
+    expect(await peer.rest()).toMatch(/\r\n\r\n\/after$/)
+    const used = origin.peers.findLast(({ received }) => received.includes('/doubtful'))
+    await until(() => used?.closed === true)
+    expect(used?.received).toMatch(/\/doubtful HTTP/)
+    expect(used?.received).not.toMatch(/\/doubtful.*\/after/s)
+  })
 
   test('a body to HEAD answers no other request', async () => {
     const peer = await client()

@@ -1,5 +1,6 @@
 import { Server as HttpServer, type IncomingMessage } from 'node:http'
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import { until } from '../egress/raw-origin.ts'
 import { RawClient } from '../proxy/raw-client.ts'
 import { startApp, type TestApp } from '../support/app.ts'
 import { testAuthority } from '../support/certificates.ts'
@@ -15,12 +16,13 @@ const NAMES = ['api.test', 'other.test', 'xn--bcher-kva.test', 'nameless.test']
 export interface RecordingOrigin extends AsyncDisposable {
   readonly port: number
   /** The bytes of each connection, as latin1. */
-  readonly connections: { sent: string; sni: string | false }[]
+  readonly connections: { sent: string; closed: boolean }[]
   /** Requests that came whole, as llhttp reads them. */
   readonly requests: Meaning[]
   /** How often llhttp found no request. */
   readonly faults: string[]
-  forget(): void
+  /** Begins anew, once what was cut within a request is closed: no late byte of it counts for what comes next. */
+  forget(): Promise<void>
 }
 
 export async function startRecordingOrigin(): Promise<RecordingOrigin> {
@@ -48,8 +50,11 @@ export async function startRecordingOrigin(): Promise<RecordingOrigin> {
   const server = createTlsServer(
     { ...testAuthority().issue(['127.0.0.1', ...NAMES.slice(0, 3)]), ALPNProtocols: ['http/1.1'] },
     (socket: TLSSocket) => {
-      const connection = { sent: '', sni: socket.servername as string | false }
+      const connection = { sent: '', closed: false }
       connections.push(connection)
+      socket.once('close', () => {
+        connection.closed = true
+      })
       http.emit('connection', socket)
       // After the parser, or that would read past every listener.
       socket.on('data', (chunk: Buffer) => {
@@ -64,7 +69,8 @@ export async function startRecordingOrigin(): Promise<RecordingOrigin> {
     connections,
     requests,
     faults,
-    forget() {
+    async forget() {
+      await until(() => connections.every(({ sent, closed }) => closed || isWhole(sent)))
       requests.length = 0
       faults.length = 0
       for (const each of connections) each.sent = ''
@@ -73,6 +79,15 @@ export async function startRecordingOrigin(): Promise<RecordingOrigin> {
       http.closeAllConnections()
       await listener.close()
     },
+  }
+}
+
+function isWhole(sent: string): boolean {
+  try {
+    readStrictly(sent)
+    return true
+  } catch {
+    return false
   }
 }
 

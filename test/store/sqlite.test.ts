@@ -180,6 +180,7 @@ test('refuses a key file that others may read', async () => {
     const error = await refusal(folder)
     expect(error.code).toBe('CONFIG_INVALID')
     expect(error.message).toContain(`${folder.file}.key is open to other users`)
+    expect(error.message).toContain(`run chmod 600 '${folder.file}.key'`)
   }
 })
 

@@ -18,6 +18,16 @@ export interface IssueOptions {
   readonly selfSigned?: boolean
   /** Only a common name, no subject alternative name. */
   readonly commonNameOnly?: boolean
+  /** Valid from tomorrow on. */
+  readonly early?: boolean
+  /** Signed by an authority that nobody knows. */
+  readonly unknownIssuer?: boolean
+  /** An RSA key of 1024 bits. */
+  readonly weakKey?: boolean
+  /** Signed over a SHA-1 digest. */
+  readonly sha1?: boolean
+  /** The names stand as this kind of alternative name, whatever they are: 0x82 is DNS, 0x86 is URI. */
+  readonly nameTag?: number
 }
 
 /** A throw-away certification authority. */
@@ -65,16 +75,26 @@ function createAuthority(): TestAuthority {
       const id = JSON.stringify([names, options])
       let result = issued.get(id)
       if (!result) {
-        const pair = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+        const pair = options.weakKey
+          ? generateKeyPairSync('rsa', { modulusLength: 1024 })
+          : generateKeyPairSync('ec', { namedCurve: 'P-256' })
+        const stranger = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
         const commonName = names[0] ?? 'nobody'
         const cert = certificate({
           name: commonName,
           key: pair.publicKey,
-          issuer: options.selfSigned ? commonName : name,
-          signer: options.selfSigned ? pair.privateKey : ca.privateKey,
+          issuer: options.selfSigned ? commonName : options.unknownIssuer ? 'Nobody’s CA' : name,
+          signer: options.selfSigned
+            ? pair.privateKey
+            : options.unknownIssuer
+              ? stranger
+              : ca.privateKey,
           ca: false,
           names: options.commonNameOnly ? [] : names,
           expired: options.expired ?? false,
+          early: options.early ?? false,
+          sha1: options.sha1 ?? false,
+          nameTag: options.nameTag,
         })
         const key = pair.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
         result = { key, cert }
@@ -93,10 +113,14 @@ interface Fields {
   ca: boolean
   names?: readonly string[]
   expired?: boolean
+  early?: boolean
+  sha1?: boolean
+  nameTag?: number | undefined
 }
 
 const DAY_MS = 86_400_000
 const ECDSA_WITH_SHA256 = sequence(identifier('2a8648ce3d040302'))
+const ECDSA_WITH_SHA1 = sequence(identifier('2a8648ce3d0401'))
 
 /** An X.509 v3 certificate (RFC 5280 §4.1), built by hand: forge signs with RSA only. */
 function certificate(fields: Fields): string {
@@ -106,20 +130,28 @@ function certificate(fields: Fields): string {
     extensions.push(extension('551d13', sequence(der(0x01, Buffer.from([0xff])))))
     extensions.push(extension('551d0f', der(0x03, Buffer.from([1, 0x06]))))
   } else if (fields.names?.length) {
-    extensions.push(extension('551d11', sequence(...fields.names.map(generalName))))
+    const { nameTag: tag } = fields
+    const names = fields.names.map((text) =>
+      tag ? der(tag, Buffer.from(text)) : generalName(text),
+    )
+    extensions.push(extension('551d11', sequence(...names)))
   }
+  const algorithm = fields.sha1 ? ECDSA_WITH_SHA1 : ECDSA_WITH_SHA256
   const body = sequence(
     der(0xa0, der(0x02, Buffer.from([2]))),
     der(0x02, Buffer.concat([Buffer.from([1]), randomBytes(15)])),
-    ECDSA_WITH_SHA256,
+    algorithm,
     commonName(fields.issuer),
-    sequence(time(now - 10 * DAY_MS), time(fields.expired ? now - DAY_MS : now + 10 * DAY_MS)),
+    sequence(
+      time(fields.early ? now + DAY_MS : now - 10 * DAY_MS),
+      time(fields.expired ? now - DAY_MS : now + 10 * DAY_MS),
+    ),
     commonName(fields.name),
     fields.key.export({ type: 'spki', format: 'der' }),
     ...(extensions.length > 0 ? [der(0xa3, sequence(...extensions))] : []),
   )
-  const signature = sign('sha256', body, fields.signer)
-  const whole = sequence(body, ECDSA_WITH_SHA256, der(0x03, Buffer.from([0]), signature))
+  const signature = sign(fields.sha1 ? 'sha1' : 'sha256', body, fields.signer)
+  const whole = sequence(body, algorithm, der(0x03, Buffer.from([0]), signature))
   const lines = whole.toString('base64').match(/.{1,64}/g) ?? []
   return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
 }

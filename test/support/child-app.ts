@@ -80,6 +80,10 @@ export class ChildApp implements AsyncDisposable {
     child.stderr.resume()
   }
 
+  get proxyUrl(): string {
+    return this.#ready.proxy
+  }
+
   client(options?: Partial<ProxyClientOptions>): ProxyClient {
     const { proxy, ca } = this.#ready
     const client = new ProxyClient({

@@ -4,11 +4,11 @@ import { expect } from 'vitest'
 import type { TestAdmin } from './admin.ts'
 
 /** The system's Chromium; a sandbox is not to be had as root. */
-export function launchChromium(): Promise<Browser> {
+export function launchChromium(more: readonly string[] = []): Promise<Browser> {
   const executablePath = execFileSync('sh', ['-c', 'command -v chromium']).toString().trim()
   return chromium.launch({
     executablePath,
-    args: process.getuid?.() === 0 ? ['--no-sandbox'] : [],
+    args: [...(process.getuid?.() === 0 ? ['--no-sandbox'] : []), ...more],
   })
 }
 

@@ -23,6 +23,8 @@ export const PROGRAMS = {
   python3: 'python3',
   'redis-server': 'redis-server',
   ruby: 'ruby',
+  setpriv: 'util-linux',
+  strace: 'strace',
   wget: 'wget',
   wget2: 'wget2',
 }

@@ -8,7 +8,7 @@ import { writeLine } from '../../lib/log.ts'
 import { Secret } from '../../lib/secret.ts'
 import type { TokenSet } from '../../token/token.ts'
 import type { Serving, ServingOptions, Terms } from '../serving.ts'
-import { freeLeases } from './free.ts'
+import { factsOf, freeLeases } from './free.ts'
 import type { PrimaryPool } from './leases.ts'
 import { Member } from './member.ts'
 import type { FromWorker, LearningState, ToWorker } from './messages.ts'
@@ -40,7 +40,7 @@ export class Crew implements Serving {
   readonly #queue = new Set<Socket>()
   readonly #restarts = new Set<() => void>()
   readonly #learning = new Map<string, string>()
-  readonly #claims = new WeakMap<PoolConfig, readonly string[]>()
+  readonly #facts = new WeakMap<PoolConfig, Omit<PrimaryPool, 'pool'>>()
   readonly #kept: KeptTokens
   /** Pools of which something has changed in this turn. */
   readonly #changing = new Set<string>()
@@ -303,14 +303,12 @@ export class Crew implements Serving {
     const pool = this.#options.pools.get(name)
     const config = this.#terms.config.pools[name]
     if (!pool || !config) return undefined
-    let claims = this.#claims.get(config)
-    if (!claims) {
-      claims = Array.from(config.inject.value.matchAll(/\{claim:([^}]+)\}/g), ([, each]) =>
-        String(each),
-      )
-      this.#claims.set(config, claims)
+    let facts = this.#facts.get(config)
+    if (!facts) {
+      facts = factsOf(config)
+      this.#facts.set(config, facts)
     }
-    return { pool, claims }
+    return { pool, ...facts }
   }
 
   readonly #changed = ({ pool }: { pool: string }): void => this.#lookAtFree(pool)

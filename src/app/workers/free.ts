@@ -1,6 +1,7 @@
 import type { PoolConfig } from '../../config/schema.ts'
 import type { Lease, PoolStatus, TokenPool } from '../../pool/lease.ts'
 import { mergeLimits } from '../../pool/limits.ts'
+import type { PrimaryPool } from './leases.ts'
 
 /** A larger pool is asked each time: to tell of all its tokens would cost more. */
 const MAX_FREE = 256
@@ -28,6 +29,16 @@ export function freeLeases(
       return []
     }
   })
+}
+
+/** What a worker has to know of a pool. */
+export function factsOf({ inject, limits, credentials }: PoolConfig): Omit<PrimaryPool, 'pool'> {
+  return {
+    claims: Array.from(inject.value.matchAll(/\{claim:([^}]+)\}/g), ([, name]) => String(name)),
+    calm: credentials.every(
+      (credential) => mergeLimits(limits, credential.limits).concurrency === undefined,
+    ),
+  }
 }
 
 function isUnlimited({ limits, credentials }: PoolConfig): boolean {

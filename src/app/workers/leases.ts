@@ -9,10 +9,13 @@ import {
   unpackWant,
 } from './messages.ts'
 
-/** A pool as the primary has it, and the claims that its templates name. */
+/** A pool as the primary has it, and what a worker has to know of it. */
 export interface PrimaryPool {
   readonly pool: TokenPool & { status(): PoolStatus }
+  /** The claims that its templates name. */
   readonly claims: readonly string[]
+  /** Whether the end of a request makes no room for another. */
+  readonly calm: boolean
 }
 
 interface Held {
@@ -111,7 +114,7 @@ export class WorkerLeases {
   /** Says which tokens of a pool the worker may use without asking: those that these ended leases were for. */
   setFree(found: PrimaryPool, leases: readonly Lease[]): void {
     const cards = leases.map((facts) => {
-      const card = this.#card(facts, found.claims)
+      const card = this.#card(facts, found)
       if (!this.#free.has(card)) this.#free.set(card, { ...found, facts, under: [] })
       return card
     })
@@ -176,22 +179,22 @@ export class WorkerLeases {
     this.#send(['refused', number, packError(toWireError(error))])
   }
 
-  #grant(number: number, { pool, claims }: PrimaryPool, lease: Lease): void {
-    this.#held.set(number, { pool, lease })
-    const card = this.#card(lease, claims)
+  #grant(number: number, found: PrimaryPool, lease: Lease): void {
+    this.#held.set(number, { pool: found.pool, lease })
+    const card = this.#card(lease, found)
     const { passedOver } = lease
     this.#send(passedOver ? ['grant', number, card, passedOver] : ['grant', number, card])
   }
 
   /** The number by which the worker knows this token, told first where it does not. */
-  #card(lease: Lease, names: readonly string[]): number {
+  #card(lease: Lease, { claims, calm }: PrimaryPool): number {
     const { key } = lease
     const known = this.#cards.get(key)
     if (known && isSame(known.lease, lease)) return known.number
     if (known) this.#send(['drop', known.number])
     this.#cardCount += 1
     const number = this.#cardCount
-    this.#send(['card', describe(number, lease, names)])
+    this.#send(['card', describe(number, lease, claims, calm)])
     this.#cards.delete(key)
     this.#cards.set(key, { number, lease })
     if (this.#cards.size > MAX_CARDS) {
@@ -294,7 +297,7 @@ function isSame(one: Lease, other: Lease): boolean {
   )
 }
 
-function describe(number: number, lease: Lease, names: readonly string[]): Card {
+function describe(number: number, lease: Lease, names: readonly string[], calm: boolean): Card {
   const { credential, key, generation, token, expiresAt, dpopKey, egress, headers } = lease
   return {
     number,
@@ -306,6 +309,7 @@ function describe(number: number, lease: Lease, names: readonly string[]): Card 
     dpopKey: dpopKey?.secret.reveal(),
     egress,
     headers,
+    calm,
     claims: Object.fromEntries(names.map((name) => [name, lease.claim(name)])),
   }
 }

@@ -56,6 +56,7 @@ export class Member {
   /** Connections on their way to it. */
   readonly #handed = new Set<Socket>()
   #serves = false
+  #done = false
   #left = false
   #held = 0
   #taken = 0
@@ -86,7 +87,9 @@ export class Member {
       pipeTo(this.#child),
       (message) => this.#receive(message),
       // A worker that does not hear us any more is of no use.
-      () => this.#child.kill('SIGKILL'),
+      () => {
+        if (!this.#done) this.kill()
+      },
     )
     this.ended = new Promise((resolve) => {
       const end = (code: number | null, signal: NodeJS.Signals | null) => {
@@ -175,8 +178,8 @@ export class Member {
     })
     this.send(['drain'])
     await Promise.race([drained, this.ended])
-    await this.#channel.flushed()
-    this.#channel.close()
+    // It ends by itself now.
+    this.#done = true
     await this.ended
   }
 

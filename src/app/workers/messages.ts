@@ -85,6 +85,8 @@ export interface Card {
   readonly dpopKey?: string | undefined
   readonly egress: string
   readonly headers: readonly string[]
+  /** Whether nobody waits for such a lease to end. */
+  readonly calm: boolean
   /** Those that the pool's templates name. */
   readonly claims: Readonly<Record<string, string>>
 }

@@ -108,7 +108,9 @@ export class RemotePools {
     const sent = own.stage === 'dispatched'
     own.stage = 'settled'
     if (own instanceof FreeLease) this.#settleFree(own, sent, outcome)
-    else this.#outbox.send(['settle', own.number, outcome.kind, ...retryAfter(outcome)])
+    else if (outcome.kind === 'ok' && own.told.card.calm) {
+      this.#outbox.post(['settle', own.number, outcome.kind])
+    } else this.#outbox.send(['settle', own.number, outcome.kind, ...retryAfter(outcome)])
   }
 
   recover(lease: Lease): Promise<Recovery> {

@@ -24,6 +24,12 @@ export async function checkFiles(config: Config): Promise<Finding[]> {
   for (const file of secret) {
     if (await isOpen(file)) found.push(fail(`others can read ${file}`, `chmod 600 ${file}`))
   }
+  for (const folder of new Set([config.ca.dir, config.dataDir])) {
+    // Whoever may write in a folder can put a file of theirs in the place of ours.
+    if (await isOpen(folder, 0o002)) {
+      found.push(fail(`anybody can replace files in ${folder}`, `chmod go-w ${folder}`))
+    }
+  }
   if (await isOpen(config.dataDir)) {
     found.push(warn(`others can look into ${config.dataDir}`, `chmod 700 ${config.dataDir}`))
   }
@@ -38,8 +44,8 @@ export async function checkFiles(config: Config): Promise<Finding[]> {
   return found.length > 0 ? found : [ok('nothing that is secret can be read by others')]
 }
 
-/** Whether the group or others may do anything with it; what is not there is not open. */
-async function isOpen(file: string): Promise<boolean> {
+/** Whether the group or others may do anything with it, or just this; what is not there is not open. */
+async function isOpen(file: string, bits = 0o077): Promise<boolean> {
   const found = await stat(file).catch(() => undefined)
-  return found !== undefined && (found.mode & 0o077) !== 0
+  return found !== undefined && (found.mode & bits) !== 0
 }

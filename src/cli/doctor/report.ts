@@ -1,4 +1,5 @@
 import type { Config } from '../../config/schema.ts'
+import { insecureNotices } from '../../config/upstream-hosts.ts'
 import { bypasses, sayBypass } from '../no-proxy.ts'
 import { checkAuthority } from './authority.ts'
 import { checkClients } from './clients.ts'
@@ -27,12 +28,20 @@ export async function examine(config: Config, env: NodeJS.ProcessEnv): Promise<F
   return [
     ...local.flat(),
     ...proxy,
+    ...checkVerification(config),
     ...egresses,
     ...sources,
     checkClock(reach.skews),
     ...checkNoProxy(config, env),
     ...clients,
   ]
+}
+
+function checkVerification(config: Config): Finding[] {
+  const { warn } = findings('tls')
+  const mend =
+    'put its CA into upstream.ca, or pin its key, and drop "insecure" from upstream.hosts'
+  return insecureNotices(config.upstream).map((notice) => warn(notice, mend))
 }
 
 function checkClock(skews: readonly number[]): Finding {

@@ -27,3 +27,11 @@ export function checkRuntime(version: string, now: number): Finding {
   }
   return ok(`Node.js ${version}${end ? `, with security releases until ${end}` : ''}`)
 }
+
+/** Whether the proxy runs as a user who can do less than everything; undefined where there are no such numbers. */
+export function checkUser(effectiveId: number | undefined): Finding {
+  const { ok, warn } = findings('user')
+  if (effectiveId !== 0) return ok('not run by root')
+  const mend = 'run it as a user of its own, who owns the CA and data folders and nothing else'
+  return warn('runs as root, which nothing here needs', mend)
+}
