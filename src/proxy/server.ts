@@ -132,7 +132,9 @@ export class Front extends MitmProxy implements Http1Front {
       this.#server.once('error', failed)
       this.#server.listen(address.port, address.host, () => {
         // What fails later, for want of file descriptors say, concerns one connection.
-        this.#server.off('error', failed).on('error', (error) => this._onError('ACCEPT', null, error))
+        this.#server
+          .off('error', failed)
+          .on('error', (error) => this._onError('ACCEPT', null, error))
         resolve(this.#server.address() as AddressInfo)
       })
     })

