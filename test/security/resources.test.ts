@@ -127,8 +127,8 @@ test('slow and silent clients and floods of headers are cut, while a good client
   // An answer may be lost where the client's own bytes cross with it.
   expect(all(slowHeads, /^HTTP\/1\.1 408 |^$/)).toEqual([])
   expect(slowHeads.some(({ heard }) => heard !== '')).toBe(true)
-  expect(all(floods, /^HTTP\/1\.1 4(00|31) |^$/)).toEqual([])
-  expect(floods.some(({ heard }) => /^HTTP\/1\.1 4(00|31) /.test(heard))).toBe(true)
+  expect(all(floods, /^HTTP\/1\.1 400 |^$/)).toEqual([])
+  expect(floods.some(({ heard }) => /^HTTP\/1\.1 400 /.test(heard))).toBe(true)
   for (const attackers of [silentConnects, silentTls]) {
     expect(all(attackers, /^HTTP\/1\.1 200 Connection established\r\n\r\n$/)).toEqual([])
   }
