@@ -111,7 +111,9 @@ export class TokenScrubber {
       const end = at + (this.#spellings[first] as Buffer).length
       // The piece may be somebody else's to read, too.
       if (clean === text) clean = Buffer.from(text)
-      clean.fill('*', at, end).write(REDACTED, at, Math.min(REDACTED.length, end - at), 'latin1')
+      clean.fill('*', at, end)
+      // A part of the word could be the beginning of another token.
+      if (end - at >= REDACTED.length) clean.write(REDACTED, at, 'latin1')
       from = end
       for (const [i, spelling] of this.#spellings.entries()) {
         const known = next[i] as number

@@ -11,7 +11,7 @@ import type { ProxyClient } from '../support/client.ts'
 import { harProblems } from '../support/har-schema.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { trusting } from '../support/protected-origin.ts'
-import { begin, type CommandLine, cupbearer, said } from './command-line.ts'
+import { begin, cupbearer, said } from './command-line.ts'
 
 const PASSWORD = 'pass word'
 
@@ -130,16 +130,18 @@ test('trace --follow writes in colours where they are wanted, and JSON line by l
 
 test('trace --follow says when the proxy has ended', async () => {
   using own = new ChildFolder(configuration())
-  let child: CommandLine
+  let told: Promise<string>
   {
     await using ending = await own.start()
     const by = { app: ending, client: ending.client({ auth: `crawler:${PASSWORD}` }) }
     const id = await ask('/', {}, by)
     // It listens before it asks for those that were.
-    child = follow(['--since', '1h'], {}, own.path)
+    const child = follow(['--since', '1h'], {}, own.path)
+    // What a child has said is gone when it has ended, unless somebody listens by then.
+    told = said(child.stderr, /\n/)
     await said(child.stdout, new RegExp(id))
   }
-  expect(await said(child.stderr, /\n/)).toBe('cupbearer: the proxy has ended the stream\n')
+  expect(await told).toBe('cupbearer: the proxy has ended the stream\n')
 })
 
 test('har writes a valid archive that is its owner’s alone, and filters', async () => {

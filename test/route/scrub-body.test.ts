@@ -58,6 +58,10 @@ test.each([
   expect(text).toBe(`<${redacted}>${redacted}`)
 })
 
+test('what stands in place of a short token makes no other with what follows', () => {
+  expect(scrub('aa"=b', [Buffer.from('aa"=ba"=b')]).toString()).toBe('*****a"=b')
+})
+
 test('only what may begin a token is held back', () => {
   const scrubber = new TokenScrubber('secret-token')
   expect(scrubber.push(Buffer.from('data: 1\n\n')).toString()).toBe('data: 1\n\n')
