@@ -53,8 +53,22 @@ export class Route {
     )
   }
 
+  /** What must have arrived at the origin. */
+  get expectedFingerprint() {
+    return this.#fingerprint
+  }
+
   /** Opens one connection to `host`. */
   async open(host) {
+    return this.over(await this.secure(host))
+  }
+
+  over(socket) {
+    return new Connection(socket, this.#fingerprint)
+  }
+
+  /** A TLS connection to `host`, which resumes `session` where one is given. */
+  async secure(host, protocol = 'http/1.1', session = undefined) {
     const port = this.proxyPort ?? this.originPort
     const socket = net.connect({ host: '127.0.0.1', port, noDelay: true })
     await opened(socket, 'connect')
@@ -67,10 +81,11 @@ export class Route {
       socket,
       servername: host,
       secureContext: this.#secureContext,
-      ALPNProtocols: ['http/1.1'],
+      ALPNProtocols: [protocol],
+      session,
     })
     await opened(secure, 'secureConnect')
-    return new Connection(secure, this.#fingerprint)
+    return secure
   }
 }
 

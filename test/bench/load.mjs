@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import http2 from 'node:http2'
 import { performance } from 'node:perf_hooks'
 import { Route } from './client.mjs'
 import { JSON_BODY, LARGE, LARGE_SHA1 } from './payload.mjs'
@@ -171,16 +172,21 @@ async function throughput({ route: options, work, connections, ...bounds }) {
 }
 
 /** A new CONNECT + TLS for each request: to the known host, or each to a host (and domain) never seen before. */
-async function cold({ route: options, connections, firstHost, ...bounds }) {
+async function cold({ route: options, connections, firstHost, resume, ...bounds }) {
   const route = new Route(options)
   const slice = new Slice(bounds)
   let hosts = firstHost
   let over = false
+  let session
+  let resumed = 0
   const loop = async () => {
     while (!over) {
       const host = firstHost === undefined ? KNOWN_HOST : `api.n${hosts++}.bench.test`
       const sentAt = performance.now()
-      const connection = await route.open(host)
+      const socket = await route.secure(host, undefined, session)
+      if (resume) socket.on('session', (ticket) => (session = ticket))
+      if (socket.isSessionReused()) resumed += 1
+      const connection = route.over(socket)
       const body = await once(connection, route.head('GET /json', host))
       connection.close()
       if (!Buffer.concat(body).equals(JSON_BODY)) throw new Error('a JSON body came back altered')
@@ -189,9 +195,88 @@ async function cold({ route: options, connections, firstHost, ...bounds }) {
   }
   for (let index = 0; index < connections; index += 1) loop().catch((error) => slice.fail(error))
   try {
-    return { ...(await slice.done), nextHost: hosts }
+    const result = await slice.done
+    if (resume && resumed < result.requests / 2) throw new Error('sessions are not resumed')
+    return { ...result, nextHost: hosts }
   } finally {
     over = true
+  }
+}
+
+/** HTTP/2: `connections` sessions, each with `streams` requests under way at any time. */
+async function multiplexed({ route: options, connections, streams, ...bounds }) {
+  const route = new Route(options)
+  const slice = new Slice(bounds)
+  const sessions = []
+  for (let index = 0; index < connections; index += 1) {
+    const socket = await route.secure(KNOWN_HOST, 'h2')
+    if (socket.alpnProtocol !== 'h2') throw new Error('HTTP/2 is not spoken')
+    const createConnection = () => socket
+    const session = http2.connect(`https://${KNOWN_HOST}:${route.originPort}`, { createConnection })
+    session.on('error', (error) => slice.fail(error))
+    sessions.push(session)
+  }
+  const next = (session) => {
+    const sentAt = performance.now()
+    let size = 0
+    session
+      .request({ ':path': '/json', accept: 'application/json' })
+      .on('response', (fields) => {
+        const seen = fields[':status'] === 200 && fields['x-authorization-seen']
+        if (seen !== route.expectedFingerprint) slice.fail(new Error(`status ${fields[':status']}`))
+      })
+      .on('data', (part) => {
+        size += part.length
+      })
+      .on('error', (error) => slice.fail(error))
+      .on('end', () => {
+        if (size !== JSON_BODY.length) slice.fail(new Error(`${size} bytes came`))
+        else if (slice.note(sentAt)) next(session)
+      })
+  }
+  for (const session of sessions) for (let index = 0; index < streams; index += 1) next(session)
+  try {
+    return await slice.done
+  } finally {
+    for (const session of sessions) session.destroy()
+  }
+}
+
+/** A masked text message of 119 bytes, as RFC 6455 §5.2 frames it: 125 in all. The origin sends it back. */
+const MESSAGE = Buffer.concat([Buffer.from([0x81, 0x80 | 119, 0, 0, 0, 0]), Buffer.alloc(119, 'm')])
+const HANDSHAKE =
+  'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
+
+/** WebSocket: each connection sends its next message when the last one has come back. */
+async function messages({ route: options, connections, ...bounds }) {
+  const route = new Route(options)
+  const slice = new Slice(bounds)
+  const sockets = []
+  for (let index = 0; index < connections; index += 1) {
+    const socket = await route.secure(KNOWN_HOST)
+    sockets.push(socket)
+    socket.on('error', (error) => slice.fail(error))
+    socket.write(route.head('GET /echo', KNOWN_HOST, HANDSHAKE))
+    const answer = await new Promise((resolve) => socket.once('data', (bytes) => resolve(bytes)))
+    if (!answer.latin1Slice().startsWith('HTTP/1.1 101')) throw new Error('no WebSocket')
+    let sentAt
+    let left = 0
+    const send = () => {
+      sentAt = performance.now()
+      left = MESSAGE.length
+      socket.write(MESSAGE)
+    }
+    socket.on('data', (bytes) => {
+      left -= bytes.length
+      if (left < 0) slice.fail(new Error('more came back than was sent'))
+      else if (left === 0 && slice.note(sentAt)) send()
+    })
+    send()
+  }
+  try {
+    return await slice.done
+  } finally {
+    for (const socket of sockets) socket.destroy()
   }
 }
 
@@ -224,7 +309,7 @@ function release() {
   return {}
 }
 
-const operations = { verify, throughput, cold, hold, alive, release }
+const operations = { verify, throughput, cold, multiplexed, messages, hold, alive, release }
 
 process.on('message', async ({ id, operation, ...options }) => {
   try {

@@ -9,7 +9,7 @@ import { ready } from './ready.mjs'
 
 /**
  * The upstream: hand-written HTTP/1.1 framing over TLS, so that it costs next to nothing.
- * GET /json gives 1 KB, GET /large 10 MB, POST /large counts what it gets. Every response names the
+ * GET /json gives 1 KB, GET /large 10 MB, POST /large counts what it gets, GET /echo sends all back that comes. Every response names the
  * fingerprint of the Authorization that arrived, so that the generator can see the injection.
  * Usage: node origin.mjs AUTHORITY.json.
  */
@@ -55,6 +55,16 @@ function receive(head, answer) {
   }
 }
 
+/** A WebSocket server that has nothing of its own to say (RFC 6455 §4.2.2; the key is always the same). */
+function echo(socket, early) {
+  socket.removeAllListeners('data')
+  socket.write(
+    'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n',
+  )
+  if (early.length > 0) socket.write(early)
+  socket.on('data', (bytes) => socket.write(bytes))
+}
+
 function serve(socket) {
   let pending
   let take
@@ -78,6 +88,7 @@ function serve(socket) {
       bytes = split.rest
       const hash = seen(head)
       if (head.startsWith('GET /json ')) socket.write(jsonResponse(hash))
+      else if (head.startsWith('GET /echo ')) return echo(socket, bytes)
       else if (head.startsWith('GET /large ')) sendLarge(socket, hash)
       else if (head.startsWith('POST /large ')) {
         take = receive(head, (report) =>

@@ -12,16 +12,22 @@ const perRequest = (slice) =>
   slice.cpuSeconds > 0 ? (slice.cpuSeconds / slice.requests) * 1e6 : undefined
 const perSecond = (slice) => slice.requests / slice.seconds
 const MEGABYTES = 10.48576
+const NOISE = 0.15
 const row = (label, measure, read, over, digits = 2) => ({ label, measure, read, over, digits })
 const levels = [1, 16, 64]
 
-const RATIOS = [
+export const RATIOS = [
   ...levels.map((n) => row(`CPU per request ÷ base, ${n} conn.`, `c${n}`, perRequest, 'base')),
   ...levels.map((n) => row(`requests/s ÷ direct, ${n} conn.`, `c${n}`, perSecond, 'direct', 3)),
   row('added latency p50 ÷ base, 1 conn.', 'c1', (slice) => slice.p50, 'added'),
   row('added latency p99 ÷ base, 1 conn.', 'c1', (slice) => slice.p99, 'added'),
   row('cold connection, known host: CPU ÷ base', 'cold', perRequest, 'base'),
   row('cold connection, new host: CPU ÷ base', 'newhost', perRequest, 'base'),
+  row('resumed TLS session: CPU ÷ base', 'resumed', perRequest, 'base'),
+  row('HTTP/2, 4 × 16 streams: CPU per request ÷ own HTTP/1.1', 'h2', perRequest, 'own c64'),
+  row('WebSocket messages/s ÷ direct, 16 conn.', 'websocket', perSecond, 'direct', 3),
+  row('requests/s ÷ one process, 64 conn.', 'c64', perSecond, 'cupbearer'),
+  row('requests/s ÷ embedded store, 64 conn.', 'c64', perSecond, 'cupbearer-full'),
   row('10 MB down: CPU per MB ÷ base', 'download', perRequest, 'base'),
   row('10 MB up: CPU per MB ÷ base', 'upload', perRequest, 'base'),
   row('idle memory ÷ base', 'memory', (sample) => sample.idle, 'base'),
@@ -37,6 +43,9 @@ const ABSOLUTES = [
   row('p99 ms, 64 conn.', 'c64', (slice) => slice.p99),
   row('cold connections/s, known host', 'cold', perSecond, undefined, 0),
   row('cold connections/s, new host', 'newhost', perSecond, undefined, 0),
+  row('cold connections/s, resumed', 'resumed', perSecond, undefined, 0),
+  row('HTTP/2 requests/s, 4 × 16 streams', 'h2', perSecond, undefined, 0),
+  row('WebSocket messages/s, 16 conn.', 'websocket', perSecond, undefined, 0),
   row('MB/s down', 'download', (slice) => perSecond(slice) * MEGABYTES, undefined, 0),
   row('MB/s up', 'upload', (slice) => perSecond(slice) * MEGABYTES, undefined, 0),
   row('idle MB', 'memory', (sample) => sample.idle / 1e6, undefined, 0),
@@ -57,17 +66,55 @@ const MUST = [
   ['KB per idle connection', 90],
   ['idle MB', 90],
   ['start to ready ms', 1000],
+  ['HTTP/2, 4 × 16 streams: CPU per request ÷ own HTTP/1.1', 1],
 ]
 
 function value({ measure, read, over }, name, targets) {
-  const figure = (target) => median((targets[target]?.slices[measure] ?? []).map(read))
+  const figure = (target, of = measure) => median((targets[target]?.slices[of] ?? []).map(read))
   const own = figure(name)
+  // Columns that a comparison is meant for.
+  if (over === 'cupbearer' && name !== 'cupbearer-workers') return undefined
+  if (over === 'cupbearer-full' && name !== 'cupbearer-redis') return undefined
   if (own === undefined || over === undefined) return own
+  if (over.startsWith('own ')) return own / figure(name, over.slice(4))
   if (over !== 'added') return own / figure(over)
   // Where a busy machine made direct the slower one, there is nothing to tell.
   const added = own - figure('direct')
   const least = figure('base') - figure('direct')
   return added > 0 && least > 0 ? added / least : undefined
+}
+
+/** Every ratio that was measured: `{ LABEL: { TARGET: number } }`. */
+export function ratiosOf(targets) {
+  const ratios = {}
+  for (const line of RATIOS) {
+    for (const name of Object.keys(targets)) {
+      const figure = value(line, name, targets)
+      if (!Number.isFinite(figure)) continue
+      ratios[line.label] ??= {}
+      ratios[line.label][name] = Number(figure.toFixed(line.digits))
+    }
+  }
+  return ratios
+}
+
+/** The ratios as Markdown. */
+export const ratioTable = (targets) => table(RATIOS, Object.keys(targets), targets)
+
+/** What has changed since the last record by more than noise. */
+function changes(targets, last) {
+  const lines = []
+  for (const [label, figures] of Object.entries(ratiosOf(targets))) {
+    for (const [name, figure] of Object.entries(figures)) {
+      const before = last?.[label]?.[name]
+      if (!before || name === 'base' || name === 'direct') continue
+      const change = figure / before - 1
+      if (Math.abs(change) <= NOISE) continue
+      const percent = `${change > 0 ? '+' : '−'}${Math.abs(change * 100).toFixed(0)} %`
+      lines.push(`- ${name}: ${label}: ${before} → ${figure} (${percent})`)
+    }
+  }
+  return lines.length > 0 ? lines.join('\n') : 'nothing beyond noise (15 %)'
 }
 
 function table(rows, names, targets) {
@@ -109,7 +156,7 @@ function judgements(targets) {
 }
 
 /** The whole report. `targets` is `{ NAME: { slices: { MEASURE: [slice] }, notes: [text] } }`. */
-export function report(targets) {
+export function report(targets, last) {
   const names = Object.keys(targets).filter((name) => Object.keys(targets[name].slices).length > 0)
   const notes = []
   for (const [name, { notes: own, slices }] of Object.entries(targets)) {
@@ -125,6 +172,7 @@ export function report(targets) {
     ['Ratios (medians of interleaved rounds)', table(RATIOS, names, targets)],
     ['Absolute, this machine only', table(ABSOLUTES, names, targets)],
     ['Against the figures to reach (features on)', judgements(targets).join('\n')],
+    ['Since the last recorded run', last ? changes(targets, last) : ''],
     ['Notes', notes.join('\n')],
   ]
   return sections

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { createAuthority } from './certificates.mjs'
 import { processTree, residentBytes } from './processes.mjs'
+import { record, recorded } from './record.mjs'
 import { report } from './report.mjs'
 import { contextFor, NEW_HOSTS, Running, targets } from './targets.mjs'
 
@@ -21,17 +22,27 @@ const MEASURES = {
   download: { operation: 'throughput', work: 'download', connections: 1, share: 0.5 },
   upload: { operation: 'throughput', work: 'upload', connections: 1, share: 0.5 },
   cold: { operation: 'cold', connections: 4, share: 0.75 },
+  resumed: { operation: 'cold', connections: 4, share: 0.75, resume: true },
   newhost: { operation: 'cold', connections: 4, share: 0.75 },
+  h2: { operation: 'multiplexed', connections: 4, streams: 16 },
+  websocket: { operation: 'messages', connections: 16, share: 0.5 },
 }
-/** Minting differs so much, and needs names known beforehand, that new hosts are for those that claim to be quick. */
-const NEW_HOST_TARGETS = new Set(['base', 'cupbearer', 'cupbearer-full'])
+const OURS = ['cupbearer', 'cupbearer-full']
+/** What not every target can do, or need not: minting needs names known beforehand, HTTP/2 and WebSocket support. */
+const ONLY_FOR = {
+  resumed: new Set(['base', ...OURS]),
+  newhost: new Set(['base', ...OURS]),
+  h2: new Set(OURS),
+  websocket: new Set(['direct', 'tunnel', ...OURS]),
+}
 /** A target that fails one of these is left out altogether. */
 const NEEDED = new Set(['trial', 'start'])
 const QUICK_TARGETS = ['direct', 'base', 'cupbearer', 'cupbearer-full']
 
-const USAGE = `Usage: npm run bench -- [--quick] [--only NAME,…] [--targets NAME,…] [--json FILE]
+const USAGE = `Usage: npm run bench -- [--quick] [--only NAME,…] [--targets NAME,…] [--json FILE] [--record]
   --only     of ${Object.keys(MEASURES).join(', ')}
   --targets  of ${Object.keys(targets).join(', ')}
+  --record   writes the ratios into docs/benchmarks.md
   --quick    short slices, and ${QUICK_TARGETS.join(', ')} unless --targets says otherwise
 `
 
@@ -45,7 +56,8 @@ function choose(text, known, fallback) {
 
 function readOptions() {
   const string = { type: 'string' }
-  const options = { quick: { type: 'boolean' }, only: string, targets: string, json: string }
+  const boolean = { type: 'boolean' }
+  const options = { quick: boolean, record: boolean, only: string, targets: string, json: string }
   const { values } = parseArgs({ options })
   const { quick = false } = values
   const all = Object.keys(targets)
@@ -54,6 +66,7 @@ function readOptions() {
     measures: choose(values.only, Object.keys(MEASURES), Object.keys(MEASURES)),
     names: choose(values.targets, all, quick ? QUICK_TARGETS : all),
     json: values.json,
+    record: values.record ?? false,
     rounds: 3,
     warmUp: quick ? 150 : 400,
     duration: quick ? 500 : 2000,
@@ -240,7 +253,7 @@ async function measureAll(subjects, generator, options, say) {
   for (const measure of sliced) {
     for (let round = 0; round < rounds; round += 1) {
       say(`${measure}: round ${round + 1} of ${rounds}`)
-      const some = (subject) => measure !== 'newhost' || NEW_HOST_TARGETS.has(subject.name)
+      const some = ({ name }) => ONLY_FOR[measure]?.has(name) ?? true
       for (const subject of working(some)) {
         await subject.attempt(measure, () => subject.slice(generator, measure, bounds))
         await delay(50)
@@ -294,7 +307,9 @@ async function main(options) {
     const record = { machine, rounds, duration, targets: results }
     writeFileSync(options.json, `${JSON.stringify(record, undefined, 2)}\n`)
   }
-  process.stdout.write(`${report(results)}\n`)
+  const page = fileURLToPath(new URL('../../docs/benchmarks.md', import.meta.url))
+  process.stdout.write(`${report(results, recorded(page))}\n`)
+  if (options.record) record(page, results)
 }
 
 let options

@@ -17,31 +17,59 @@ const script = (file, ...args) => ({ command: process.execPath, args: [here(file
 /** Hosts that are new to a proxy, one domain each: what `upstream.resolve` must know beforehand. */
 export const NEW_HOSTS = 4000
 
-const cupbearer = (features) => (context) => {
-  const main = here('../../dist/cli/main.js')
-  if (!existsSync(main)) return { missing: 'not built' }
-  const resolve = { 'api.bench.test': '127.0.0.1' }
-  for (let index = 0; index < NEW_HOSTS; index += 1) {
-    resolve[`api.n${index}.bench.test`] = '127.0.0.1'
-  }
-  const config = {
-    listen: '127.0.0.1:0',
-    admin: { listen: '127.0.0.1:0' },
-    ca: { dir: 'ca' },
-    store: features ? 'file:data/cupbearer.db' : 'memory:',
-    upstream: { ca: [context.authorityPem], resolve },
-    pools: {
-      bench: {
-        targets: [`*.bench.test:${context.originPort}`],
-        ...(features && { limits: { rate: ['1000000/s'], concurrency: 10_000 } }),
-        credentials: [{ id: 'bench', source: { type: 'static', token: context.token } }],
-      },
-    },
-  }
-  const file = `${context.folder}/config.json`
-  writeFileSync(file, JSON.stringify(config, undefined, 2))
-  return { command: process.execPath, args: [main, 'start', '-c', file, '--json'] }
+/** Free for the moment; whoever is started with it takes it at once. */
+const freePort = () =>
+  new Promise((resolve) => {
+    const server = net.createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address()
+      server.close(() => resolve(port))
+    })
+  })
+
+/** The same with state in a Redis of the benchmark's own, which ends with it. */
+const withRedis = async (context) => {
+  const port = await freePort()
+  const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no']
+  const redis = spawn('redis-server', [...args, '--dir', context.folder], { stdio: 'ignore' })
+  const started = await new Promise((resolve) => {
+    redis.once('error', () => resolve(false)).once('spawn', () => resolve(true))
+  })
+  if (!started) return { missing: 'redis-server is not on PATH' }
+  process.once('exit', () => redis.kill('SIGKILL'))
+  return cupbearer(true, {
+    store: `redis://127.0.0.1:${port}`,
+    storeKey: Buffer.alloc(32, 7).toString('base64'),
+  })(context)
 }
+
+const cupbearer =
+  (features, more = {}) =>
+  (context) => {
+    const main = here('../../dist/cli/main.js')
+    if (!existsSync(main)) return { missing: 'not built' }
+    const resolve = { 'api.bench.test': '127.0.0.1' }
+    for (let index = 0; index < NEW_HOSTS; index += 1) {
+      resolve[`api.n${index}.bench.test`] = '127.0.0.1'
+    }
+    const config = {
+      listen: '127.0.0.1:0',
+      admin: { listen: '127.0.0.1:0' },
+      ca: { dir: 'ca' },
+      store: features ? 'file:data/cupbearer.db' : 'memory:',
+      upstream: { ca: [context.authorityPem], resolve },
+      pools: {
+        bench: {
+          targets: [`*.bench.test:${context.originPort}`],
+          ...(features && { limits: { rate: ['1000000/s'], concurrency: 10_000 } }),
+          credentials: [{ id: 'bench', source: { type: 'static', token: context.token } }],
+        },
+      },
+      ...more,
+    }
+    const file = `${context.folder}/config.json`
+    writeFileSync(file, JSON.stringify(config, undefined, 2))
+    return { command: process.execPath, args: [main, 'start', '-c', file, '--json'] }
+  }
 
 /** By name, in the order of the table; `injects: false` means that the client brings the token itself. */
 export const targets = {
@@ -50,6 +78,8 @@ export const targets = {
   base: { prepare: ({ authority, token }) => script('base.mjs', authority, token) },
   cupbearer: { prepare: cupbearer(false) },
   'cupbearer-full': { prepare: cupbearer(true) },
+  'cupbearer-workers': { prepare: cupbearer(false, { workers: 2 }) },
+  'cupbearer-redis': { prepare: withRedis },
   'mitm-bare': {
     prepare: ({ authority, token, folder }) => script('mitm-bare.mjs', authority, token, folder),
   },
