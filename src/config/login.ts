@@ -1,16 +1,9 @@
 import { z } from 'zod'
 import { Secret } from '../lib/secret.ts'
 import { templateNames } from '../lib/template.ts'
+import { matcherFields } from './matcher.ts'
 import type { Path } from './path.ts'
-import {
-  fieldName,
-  headerName,
-  headerText,
-  literalOrRegex,
-  object,
-  pointer,
-  regex,
-} from './values.ts'
+import { fieldName, headerName, headerText, object, pointer, regex } from './values.ts'
 
 /** The source `login`: what it accepts, and the rules that look at several of its keys at once. */
 
@@ -38,22 +31,7 @@ const answer = z
         .min(1)
         .transform((values) => ({ status: values })),
       object({
-        status: z
-          .union([status, z.array(status).min(1)], {
-            error: 'expected a status or a list of statuses',
-          })
-          .optional()
-          .describe('status, or a list of them'),
-        header: z.record(fieldName, regex).optional().describe('header name → regular expression'),
-        json: z
-          .record(
-            z.string().regex(/^(\/.*)?$/, 'expected a JSON pointer'),
-            z.union([literalOrRegex, z.number(), z.boolean(), z.null()], {
-              error: 'expected a string, a number, true, false or null',
-            }),
-          )
-          .optional()
-          .describe('JSON pointer → value, or "/REGEX/"'),
+        ...matcherFields,
         body: regex.optional().describe('regular expression for the text of the body'),
       }).transform(({ status, ...rest }) => ({
         ...rest,

@@ -2,8 +2,9 @@ import { z } from 'zod'
 import { fieldName, literalOrRegex, object, regex } from './values.ts'
 
 const status = z.int().min(100).max(999)
-/** What a response looks like. */
-export const matcher = object({
+
+/** What can be said of a response. */
+export const matcherFields = {
   status: z
     .union([status, z.array(status).min(1)], { error: 'expected a status or a list of statuses' })
     .optional()
@@ -18,4 +19,7 @@ export const matcher = object({
     )
     .optional()
     .describe('JSON pointer → value, or "/REGEX/"'),
-})
+}
+
+/** What a response looks like. */
+export const matcher = object(matcherFields)

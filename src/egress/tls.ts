@@ -144,7 +144,7 @@ export class TlsClient {
 
 function ignore(): void {}
 
-/** Whether the peer's key (its SPKI, RFC 7469 §2.4) is one of those pinned, as far as any are. */
+/** Whether the peer's key (its SPKI, RFC 7469 §2.4) is one of those pinned, where some are. */
 function hasPinnedKey({ pin }: HostRule, socket: TLSSocket): boolean {
   if (pin.length === 0) return true
   const key = socket.getPeerX509Certificate()?.publicKey.export({ type: 'spki', format: 'der' })

@@ -66,7 +66,7 @@ export class Learner {
     return /^\s*application\/x-www-form-urlencoded\s*(?:;|$)/i.test(type)
   }
 
-  /** How a request passes by itself; undefined where it is to be treated as any other. */
+  /** How a request passes by itself; undefined where nothing sets it apart. */
   passage(
     request: ProxyRequest,
     target: LearningPool | undefined,

@@ -74,7 +74,7 @@ export class Learning {
     return this.#sessions.size > 0
   }
 
-  /** The way for a request with a credential of its own; undefined where it is to be treated as any other. */
+  /** The way for a request with a credential of its own; undefined where nothing sets it apart. */
   wayIn(): LoginWay | undefined {
     if (!this.isAwaited && !this.#isEmpty()) return undefined
     return wayOf(this.#open() ?? (this.isAwaited ? this.#sole() : undefined))

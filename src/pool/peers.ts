@@ -32,7 +32,7 @@ interface PeersOptions {
   readonly desk: () => Desk
 }
 
-/** Joins the other instances, where the store has any. */
+/** Joins the other instances, where the store has others. */
 export function joinPeers(
   { name, store, clock, log }: { name: string; store: Store; clock: Clock; log?: PoolLog },
   parts: Omit<PeersOptions, 'pool' | 'store' | 'clock' | 'log'>,

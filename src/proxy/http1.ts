@@ -1,10 +1,10 @@
 import { WireError } from '../errors.ts'
 import type { Client, IncomingBody, ProxyRequest } from '../exchange/request.ts'
 import type { Authority, Scheme } from '../lib/authority.ts'
-import type { RawHeaders } from '../lib/headers.ts'
 import type { RequestHead } from '../lib/http1/message.ts'
 import type { Route } from '../route/match.ts'
 import type { Hints } from './client-auth.ts'
+import { ClientRequest } from './client-request.ts'
 
 /** Where a request goes: of a tunnel once per connection, of an absolute-form request each time. */
 export interface Destination {
@@ -82,22 +82,8 @@ export function upgradeOf(head: RequestHead): string | undefined {
 }
 
 /** An HTTP/1 request as the exchange sees it. */
-export class Http1Request implements ProxyRequest {
-  readonly client: Client
-  readonly method: string
-  readonly scheme: Scheme
-  readonly authority: Authority
-  readonly origin: string
-  readonly host: string
-  readonly path: string
-  readonly headers: RawHeaders
-  readonly route: Route | undefined
-  readonly hints: Hints
+export class Http1Request extends ClientRequest implements ProxyRequest {
   readonly body: IncomingBody | undefined
-  readonly upgrade: string | undefined
-  closed = false
-  underway: ProxyRequest['underway']
-  #controller: AbortController | undefined
 
   constructor(
     head: RequestHead,
@@ -107,31 +93,7 @@ export class Http1Request implements ProxyRequest {
     body: IncomingBody | undefined,
     upgrade: string | undefined,
   ) {
-    this.client = to.client
-    this.method = head.method
-    this.scheme = to.scheme
-    this.authority = to.authority
-    this.origin = to.origin
-    this.host = to.host
-    this.path = path
-    this.headers = head.headers
-    this.route = to.route
-    this.hints = fields.hints ? { ...to.hints, ...fields.hints } : to.hints
+    super(to, head.method, path, head.headers, fields.hints, upgrade)
     this.body = body
-    this.upgrade = upgrade
-  }
-
-  /** The client has gone before it had its answer. */
-  leave(): void {
-    if (this.closed) return
-    this.closed = true
-    this.#controller?.abort()
-    this.underway?.abort()
-  }
-
-  get signal(): AbortSignal {
-    this.#controller ??= new AbortController()
-    if (this.closed) this.#controller.abort()
-    return this.#controller.signal
   }
 }

@@ -1,14 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { ServerHttp2Stream } from 'node:http2'
 import { WireError } from '../errors.ts'
-import type { Client, IncomingBody, ProxyRequest } from '../exchange/request.ts'
-import type { Authority, Scheme } from '../lib/authority.ts'
+import type { IncomingBody, ProxyRequest } from '../exchange/request.ts'
 import { headerValue, type RawHeaders, withoutHeader } from '../lib/headers.ts'
 import { allowedTrailers } from '../lib/http1/fields.ts'
 import { regularFields } from '../lib/http2.ts'
-import type { Route } from '../route/match.ts'
 import { checkInside, type Inside } from './authority-check.ts'
-import type { Hints } from './client-auth.ts'
+import { ClientRequest } from './client-request.ts'
 import { type OwnFields, readOwnFields } from './http1.ts'
 
 /** As in HTTP/1: methods are case-sensitive, and `trace` might pass for what it is not. */
@@ -126,56 +124,17 @@ export function addWebSocketKey(headers: RawHeaders): string {
 }
 
 /** An HTTP/2 request as the exchange sees it. */
-export class Http2Request implements ProxyRequest {
-  readonly client: Client
-  readonly method: string
-  readonly scheme: Scheme
-  readonly authority: Authority
-  readonly origin: string
-  readonly host: string
-  readonly path: string
-  readonly headers: RawHeaders
-  readonly route: Route | undefined
-  readonly hints: Hints
+export class Http2Request extends ClientRequest implements ProxyRequest {
   body: Http2Body | undefined
   readonly protocol = 'h2'
-  readonly upgrade: string | undefined
-  closed = false
-  underway: ProxyRequest['underway']
-  #controller: AbortController | undefined
 
-  constructor(head: Http2Head, to: Inside) {
-    const { fields } = head
-    this.client = to.client
-    this.method = head.method
-    this.scheme = to.scheme
-    this.authority = to.authority
-    this.origin = to.origin
-    this.host = to.host
-    this.path = head.path
-    this.headers = head.headers
-    this.route = to.route
-    this.hints = fields.hints ? { ...to.hints, ...fields.hints } : to.hints
-    this.upgrade = head.upgrade
+  constructor({ fields, method, path, headers, upgrade }: Http2Head, to: Inside) {
+    super(to, method, path, headers, fields.hints, upgrade)
   }
 
   /** Whether its client has still to send of the body. */
   sending(stream: ServerHttp2Stream): boolean {
     return this.body?.source === stream && !stream.readableEnded && !stream.closed
-  }
-
-  /** The client has gone before it had its answer. */
-  leave(): void {
-    if (this.closed) return
-    this.closed = true
-    this.#controller?.abort()
-    this.underway?.abort()
-  }
-
-  get signal(): AbortSignal {
-    this.#controller ??= new AbortController()
-    if (this.closed) this.#controller.abort()
-    return this.#controller.signal
   }
 }
 

@@ -8,7 +8,7 @@ import {
 import { CompactEncrypt } from 'jose/jwe/compact/encrypt'
 import { CupbearerError } from '../errors.ts'
 
-/** The row that a sealed value belongs to; opened as any other row's it is refused. */
+/** The row that a sealed value belongs to; opened for another row it is refused. */
 export interface Owner {
   readonly pool: string
   readonly id: string
