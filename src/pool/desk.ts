@@ -281,6 +281,11 @@ export class Desk {
 
   /** The last check before a grant: a token that is over by the clock on the wall is never leased. */
   #isAlive(credential: Credential): boolean {
+    if (credential.revoked) {
+      // That is still being written; observers hear of it when it is.
+      this.#stock.takeOut(credential, this.#clock.monotonic())
+      return false
+    }
     if (!credential.isOver(this.#clock.now())) return true
     // The wall clock went ahead of the steady one. Observers hear of it with what is due next.
     credential.clockJumped()
