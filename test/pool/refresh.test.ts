@@ -29,6 +29,25 @@ describe('in the background', () => {
     expect(t.refreshes.map(({ cause }) => cause)).toEqual(['startup', 'scheduled'])
   })
 
+  test('a credential that is found revoked serves no more while that is being stored', async () => {
+    const store = new ShakyStore()
+    await using t = await TestPool.open(poolConfig([credential('a')]), { store })
+    const disk = gate()
+    store.hold = disk.promise
+    t.source('a').script = async () => {
+      throw new SourceError('revoked', 'invalid_grant')
+    }
+    await t.clock.run(3_240_000)
+    let given: unknown
+    try {
+      given = t.pool.lease({})
+    } catch (error) {
+      given = error
+    }
+    disk.open()
+    expect(given).toMatchObject({ code: 'POOL_EXHAUSTED' })
+  })
+
   test('a token serves only when it is stored', async () => {
     const store = new ShakyStore()
     const disk = gate()
