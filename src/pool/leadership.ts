@@ -12,8 +12,8 @@ const STOOD_STILL_MS = 5000
 /** How often a claim that another instance holds is looked at, if no message comes. */
 const LOOK_MS = 500
 const FAILED_MS = 1000
-/** How long a request that was refused waits for a store that is away, and how often it looks. */
-const PATIENCE_MS = 3000
+/** How long requests that were refused wait for a store that is away, and how often it is looked for. */
+const PATIENCE_MS = 5000
 const RETRY_MS = 100
 
 /** Nobody can renew now, and nothing is known against the credential: it is tried again soon. */
@@ -22,6 +22,9 @@ export class Unsettled extends SourceError {
     super('transient', reason)
   }
 }
+
+/** Nothing was sent: what has to be said to the others first could not be said. */
+class Withheld extends Unsettled {}
 
 interface LeadershipOptions {
   readonly clock: Clock
@@ -89,7 +92,13 @@ export class Leadership {
     const before = credential.token
     const deadline = clock.monotonic() + timeoutMs()
     const force = this.#allowed.delete(credential) || cause === 'operator'
-    const patience = clock.monotonic() + PATIENCE_MS
+    let patience: number | undefined
+    /** Requests wait for it, and the store may be back in a moment. */
+    const hopes = () => {
+      const now = clock.monotonic()
+      patience ??= now + PATIENCE_MS
+      return cause === 'expired' && now <= patience
+    }
     const followed = (): RefreshResult => {
       joined()
       return { kind: 'ok', reason: undefined }
@@ -99,9 +108,7 @@ export class Leadership {
         .claim(credential.id, credential.generation, force)
         .catch(() => undefined)
       if (!claim) {
-        // A request waits for it: the store may be back in a moment.
-        if (cause !== 'expired' || clock.monotonic() > patience)
-          return this.#alone(credential, renew)
+        if (!hopes()) return this.#alone(credential, renew)
         await this.#wait(credential.id, RETRY_MS)
         continue
       }
@@ -112,7 +119,13 @@ export class Leadership {
       }
       switch (claim.kind) {
         case 'mine':
-          return this.#lead(credential, claim.fence, renew)
+          try {
+            return await this.#lead(credential, claim.fence, renew)
+          } catch (error) {
+            if (!(error instanceof Withheld && hopes())) throw error
+            await this.#wait(credential.id, RETRY_MS)
+          }
+          break
         case 'newer':
           await catchUp(credential)
           break
@@ -171,9 +184,9 @@ export class Leadership {
       if (!spends(credential)) return
       const { generation } = credential
       const noted = await shared.intend(id, fence, generation).catch(() => {
-        throw new Unsettled(this.#trouble)
+        throw new Withheld(this.#trouble)
       })
-      if (!noted) throw new Unsettled('this instance stood still, and another may renew it')
+      if (!noted) throw new Withheld('this instance stood still, and another may renew it')
       intent = generation
     }
     let failure: { ms: number; reason: string } | undefined

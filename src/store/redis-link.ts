@@ -3,9 +3,12 @@ import { type Connection, connectRedis } from './redis-connect.ts'
 import type { Script } from './redis-scripts.ts'
 import type { RedisTarget } from './redis-url.ts'
 
-/** The longest that an answer may take; checked every `CHECK_MS`, so a command is over within a second. */
-const ANSWER_MS = 700
-const CHECK_MS = 250
+/**
+ * An answer that so many looks have not found is late: a command is over within a second. Looks are counted, not
+ * ms: a machine that stood still has looked once, and the server had no more time than this process.
+ */
+const LATE_LOOKS = 4
+const CHECK_MS = 200
 /** The longest that connecting may take in all, and how long a start tries again. */
 const CONNECT_MS = 3000
 const OPEN_MS = 5000
@@ -14,6 +17,7 @@ const MAX_RECONNECT_MS = 1000
 
 /** A command that waits for its answer. */
 interface Pending {
+  /** How many looks there had been before. */
   readonly since: number
   readonly reject: (error: Error) => void
 }
@@ -41,6 +45,7 @@ export class RedisLink {
   #failures = 0
   #timer: NodeJS.Timeout | undefined
   #watch: NodeJS.Timeout | undefined
+  #looks = 0
   #connecting: Promise<void> | undefined
   #closed = false
 
@@ -191,9 +196,10 @@ export class RedisLink {
 
   /** The oldest command tells whether the server still answers. */
   #check(): void {
+    this.#looks += 1
     const isLate = () => {
       const [first] = this.#pending
-      return first !== undefined && performance.now() - first.since > ANSWER_MS
+      return first !== undefined && this.#looks - first.since >= LATE_LOOKS
     }
     if (!isLate()) return
     // This process may have been held up itself: what has arrived meanwhile is read first.
@@ -204,7 +210,7 @@ export class RedisLink {
 
   #answered<Result>(answer: Promise<Result>): Promise<Result> {
     return new Promise((resolve, reject) => {
-      const pending = { since: performance.now(), reject }
+      const pending = { since: this.#looks, reject }
       this.#pending.add(pending)
       answer.then(
         (value) => {
