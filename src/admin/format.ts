@@ -6,6 +6,7 @@ export function formatSummary(pool: PoolStatus) {
     name: pool.name,
     targets: pool.targets,
     status: pool.status,
+    trouble: pool.trouble ?? null,
     tokens: pool.tokens,
     avgTtlRemainingSeconds: rounded(pool.avgTtlRemainingSeconds),
     refreshSuccessRate: rounded(pool.refreshSuccessRate),

@@ -292,6 +292,7 @@ export const openApi = {
         name: text,
         targets: listOf(text),
         status: { enum: ['healthy', 'degraded', 'exhausted'] },
+        trouble: orNull('string'),
         tokens: record({
           active: integer,
           cooling: integer,

@@ -135,11 +135,19 @@ function renderPools(pools: readonly Summary[], colours?: Colours): string {
     known(pool.authOverhead, percent),
     String(pool.waiting),
   ])
-  if (!colours) return table(HEAD, rows)
-  return table(HEAD, rows, (cell, column, row) => {
-    const pool = pools[row]
-    return pool ? paint(cell, HEAD[column] as string, pool, colours) : colours.faint(cell)
-  })
+  const figures = table(
+    HEAD,
+    rows,
+    colours &&
+      ((cell, column, row) => {
+        const pool = pools[row]
+        return pool ? paint(cell, HEAD[column] as string, pool, colours) : colours.faint(cell)
+      }),
+  )
+  const troubles = pools.flatMap(({ name, trouble }) =>
+    trouble === null ? [] : [plain(`${name}: ${trouble}`)],
+  )
+  return [figures, ...troubles.map((line) => colours?.odd(line) ?? line)].join('\n')
 }
 
 function paint(cell: string, column: string, pool: Summary, colours: Colours): string {

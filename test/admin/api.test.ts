@@ -14,6 +14,7 @@ const shownPool = {
   name: 'supplier',
   targets: ['api.example.com', '*.example.org'],
   status: 'healthy',
+  trouble: null,
   tokens: { active: 1, cooling: 0, quarantined: 0, pending: 0, revoked: 0 },
   avgTtlRemainingSeconds: 1800,
   refreshSuccessRate: 1,

@@ -69,7 +69,12 @@ describe('signing in', () => {
 describe('the pools', () => {
   test('show every figure, with the overhead held against its target', async () => {
     admin.pools = [
-      samplePool({ refreshSuccessRate: 0.5, status: 'degraded', waiting: 7 }),
+      samplePool({
+        refreshSuccessRate: 0.5,
+        status: 'degraded',
+        trouble: 'not stored',
+        waiting: 7,
+      }),
       samplePool({ name: 'prices', authOverhead: 0.2, avgTtlRemainingSeconds: undefined }),
     ]
     await using dashboard = await open()
@@ -79,7 +84,7 @@ describe('the pools', () => {
       (await row(name).getByRole('cell').allTextContents()).map((text) => text.trim())
     await row('prices').waitFor()
     const rest = ['', '1 of 1', '0', '30 min', '50 %', '4.5', '0.010 ✓', '7']
-    expect(await cells('supplier')).toEqual(['degraded', ...rest])
+    expect(await cells('supplier')).toEqual(['degradednot stored', ...rest])
     expect((await cells('prices')).slice(4)).toEqual(['–', '100 %', '4.5', '0.200 ▲ over', '0'])
     await row('supplier').getByRole('img', { name: 'Tokens: 1 active' }).waitFor()
   })
@@ -163,8 +168,10 @@ describe('the credentials', () => {
     await using dashboard = await open('#/credentials')
     const { page } = dashboard
     const shows = (names: string[]) =>
-      vi.waitFor(async () =>
-        expect((await dashboard.rows()).map(([name]) => name?.split(' ')[0])).toEqual(names),
+      vi.waitFor(
+        async () =>
+          expect((await dashboard.rows()).map(([name]) => name?.split(' ')[0])).toEqual(names),
+        20_000,
       )
     await shows(['alice', 'bob', 'carol', 'dave'])
     await page.getByLabel('Order').selectOption('trouble first')
@@ -267,8 +274,9 @@ describe('the traces', () => {
     await using dashboard = await open('#/traces')
     const { page } = dashboard
     const shows = (answers: string[]) =>
-      vi.waitFor(async () =>
-        expect((await dashboard.rows()).map((cells) => cells[1])).toEqual(answers),
+      vi.waitFor(
+        async () => expect((await dashboard.rows()).map((cells) => cells[1])).toEqual(answers),
+        20_000,
       )
     await shows(['200'])
     const error = { code: 'UPSTREAM_RESET', message: 'broke off' }

@@ -7,6 +7,7 @@ const POOL = {
   name: 'supplier',
   targets: ['api.supplier.example'],
   status: 'degraded',
+  trouble: 'the shared store is away\u001b[2J',
   tokens: { active: 2, cooling: 0, quarantined: 1, pending: 0, revoked: 0 },
   avgTtlRemainingSeconds: 754.6,
   refreshSuccessRate: 0.985,
@@ -62,6 +63,7 @@ describe('status --watch in a terminal', () => {
     expect(first).toContain('\x1b[?1049h')
     expect(first).not.toContain('\x1b[2J')
     expect(first).toMatch(/\x1b\[31m *7\.1 %/)
+    expect(lines(first).join('\n')).toMatch(/supplier: the shared store is away�\[2J/)
     expect(lines(first).join('\n')).toMatch(/oslo {2}down: refused�\[2J/)
     const asked = proxy.requests.length
     const second = await terminal.shows(/supplier[\s\S]*\x1b\[\?2026l/)

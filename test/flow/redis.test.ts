@@ -134,7 +134,10 @@ test('a proxy whose Redis is gone says so, stays ready and serves', async () => 
   }
   expect(answer.status).toBe(200)
   expect(said.reasons).toEqual([expect.stringContaining('the shared store is away')])
-  expect((await app.admin('/api/pools')).pools[0].status).toBe('degraded')
+  expect((await app.admin('/api/pools')).pools[0]).toMatchObject({
+    status: 'degraded',
+    trouble: expect.stringContaining('the shared store is away'),
+  })
   const served = await app.client().request(`http://127.0.0.1:${origin.port}/`)
   expect(served.status).toBe(200)
   await origin.close()

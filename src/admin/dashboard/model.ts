@@ -8,6 +8,8 @@ export interface Pool {
   readonly name: string
   readonly targets: readonly string[]
   readonly status: 'healthy' | 'degraded' | 'exhausted'
+  /** What is wrong with the pool as a whole, in words. */
+  readonly trouble: string | null
   readonly tokens: Readonly<Record<State, number>>
   readonly avgTtlRemainingSeconds: number | null
   readonly refreshSuccessRate: number | null

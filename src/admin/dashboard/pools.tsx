@@ -79,6 +79,7 @@ function PoolRow({ pool }: { pool: Pool }) {
       </th>
       <td data-label="Health">
         <Badge text={status} />
+        {pool.trouble && <span class="trouble">{pool.trouble}</span>}
       </td>
       <td data-label="Tokens" class="stack-cell">
         <StateBar tokens={tokens} all={all} />
