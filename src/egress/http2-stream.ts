@@ -3,7 +3,7 @@ import { Readable } from 'node:stream'
 import type { UpstreamError } from '../errors.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 import { allowedTrailers } from '../lib/http1/fields.ts'
-import { addFields, type FieldBlock, regularFields, resetStream } from '../lib/http2.ts'
+import { addFields, FieldBlock, regularFields, resetStream } from '../lib/http2.ts'
 import { broken, errorCode, refusedUnread, silent, toUpstreamError } from './failure.ts'
 import { Http2Body } from './http2-body.ts'
 import type { ConnectionOptions, ResponseHandler, Sending, UpstreamRequest } from './upstream.ts'
@@ -244,7 +244,7 @@ function push(this: Stream, chunk: Buffer | null): boolean {
 }
 
 function sendTrailers(stream: ClientHttp2Stream, trailers: RawHeaders): void {
-  const block: FieldBlock = Object.create(null)
+  const block = new FieldBlock()
   try {
     addFields(block, trailers)
     stream.sendTrailers(block)

@@ -2,7 +2,7 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:h
 import type { Socket } from 'node:net'
 import type { UpstreamError } from '../errors.ts'
 import { headerValue } from '../lib/headers.ts'
-import { addFields, type FieldBlock } from '../lib/http2.ts'
+import { addFields, FieldBlock } from '../lib/http2.ts'
 import { broken, refusedUnread, unsendable } from './failure.ts'
 import { Http2Sending } from './http2-stream.ts'
 import type {
@@ -201,7 +201,7 @@ function trailersOf({ body, trailers }: UpstreamRequest): UpstreamRequest['trail
 }
 
 function requestBlock({ origin, method, path, headers }: UpstreamRequest): FieldBlock {
-  const block: FieldBlock = Object.create(null)
+  const block = new FieldBlock()
   block[':method'] = method
   block[':scheme'] = origin.startsWith('https:') ? 'https' : 'http'
   block[':authority'] = headerValue(headers, 'host') ?? origin.slice(origin.indexOf('//') + 2)

@@ -4,6 +4,13 @@ import type { RawHeaders } from './headers.ts'
 /** A field block as node:http2 takes it: names in lower case, an array where a field repeats. */
 export type FieldBlock = Record<string, string | string[] | number>
 
+/**
+ * Makes an empty block. It inherits nothing, so that any name is a field's; other than `Object.create(null)` it
+ * costs no hash table, which node:http2 would copy once more.
+ */
+export const FieldBlock = function FieldBlock() {} as unknown as new () => FieldBlock
+FieldBlock.prototype = Object.create(null)
+
 /** What HTTP/1 says of one connection has no place in HTTP/2 (RFC 9113 §8.2.2). */
 const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
   'connection',

@@ -3,7 +3,7 @@ import type { Duplex } from 'node:stream'
 import { UpstreamError, type WireError } from '../errors.ts'
 import type { ProxyReply } from '../exchange/request.ts'
 import { headerValue, type RawHeaders, withoutHeader } from '../lib/headers.ts'
-import { addFields, type FieldBlock, resetStream } from '../lib/http2.ts'
+import { addFields, FieldBlock, resetStream } from '../lib/http2.ts'
 import { ownAnswer } from './reply.ts'
 
 /** Joins both sides as a byte pipe; resolves with the bytes of each way when neither side is open. */
@@ -92,7 +92,8 @@ export class Http2Reply implements ProxyReply {
   end(lastChunk: Buffer | undefined, trailers: RawHeaders): void {
     const stream = this.#stream
     this.ended = true
-    this.stalled = false
+    // As long as the stream is open there is something that the client has not taken.
+    this.stalled = true
     if (stream.closed || stream.destroyed) return
     const block = this.#block
     if (block && trailers.length === 0) {
@@ -114,6 +115,7 @@ export class Http2Reply implements ProxyReply {
   /** Nothing more goes out, and the client sees that the answer is not whole. */
   cut(code: number): void {
     this.ended = true
+    this.stalled = false
     resetStream(this.#stream, code)
   }
 
@@ -139,6 +141,7 @@ export class Http2Reply implements ProxyReply {
   fail(error: WireError, trace: string): void {
     const stream = this.#stream
     this.ended = true
+    this.stalled = true
     if (stream.closed || stream.destroyed) return
     if (stream.headersSent) {
       resetStream(stream, constants.NGHTTP2_INTERNAL_ERROR)
@@ -157,7 +160,7 @@ export class Http2Reply implements ProxyReply {
   }
 
   #sendTrailers(): void {
-    const block: FieldBlock = Object.create(null)
+    const block = new FieldBlock()
     addFields(block, this.#trailers)
     this.#stream.sendTrailers(block)
     this.#forgetRequest()
@@ -172,7 +175,7 @@ export class Http2Reply implements ProxyReply {
 }
 
 function blockOf(status: number, headers: RawHeaders): FieldBlock {
-  const block: FieldBlock = Object.create(null)
+  const block = new FieldBlock()
   block[':status'] = status
   addFields(block, headers)
   return block
