@@ -167,7 +167,9 @@ export class Refresher {
     const { clock } = this.#options
     const attempt = ++credential.attempt
     const started = clock.monotonic()
-    this.#tries += 1
+    // What stands in the configuration is taken up, not got: that is no refresh.
+    const counts = credential.source.renewable ? 1 : 0
+    this.#tries += counts
     const log = new CallLog(() => clock.monotonic())
     const { leadership } = this.#options
     let led = true
@@ -181,14 +183,14 @@ export class Refresher {
       result = leadership
         ? await leadership.once(credential, cause, renew, () => {
             led = false
-            this.#tries -= 1
+            this.#tries -= counts
           })
         : await renew()
     } catch (error) {
       result = await this.#fail(credential, attempt, error)
     }
     if (!led) return result
-    if (result.kind === 'ok') this.#successes += 1
+    if (result.kind === 'ok') this.#successes += counts
     const outcome = result.kind === 'ok' || result.kind === 'revoked' ? result.kind : 'failed'
     const trace = tellRenewal(
       this.#options,

@@ -317,4 +317,10 @@ describe('settling', () => {
     await t.clock.run(61_000)
     expect(t.pool.status().requestsPerTokenPerMinute).toBe(0)
   })
+
+  test('a token that stands in the configuration is no refresh', async () => {
+    await using t = await TestPool.open(poolConfig([fixed('a')]))
+    t.send()
+    expect(t.pool.status()).toMatchObject({ authOverhead: 0, refreshSuccessRate: undefined })
+  })
 })
