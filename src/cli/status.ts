@@ -145,7 +145,7 @@ function renderPools(pools: readonly Summary[], colours?: Colours): string {
       }),
   )
   const troubles = pools.flatMap(({ name, trouble }) =>
-    trouble === null ? [] : [plain(`${name}: ${trouble}`)],
+    trouble ? [plain(`${name}: ${trouble}`)] : [],
   )
   return [figures, ...troubles.map((line) => colours?.odd(line) ?? line)].join('\n')
 }
