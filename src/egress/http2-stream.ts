@@ -22,6 +22,7 @@ export class Http2Sending implements Sending {
   readonly #handler: ResponseHandler
   readonly #timeouts: Pick<ConnectionOptions, 'headersTimeout' | 'bodyTimeout'>
   readonly #hold: (sending: Http2Sending) => void
+  readonly #writtenBefore: number
   #stream: ClientHttp2Stream | undefined
   #body: Http2Body | undefined
   #headSeen = false
@@ -41,13 +42,18 @@ export class Http2Sending implements Sending {
   #stirred = true
   #quietSince = 0
 
-  /** `hold`: has `release` called once all has been looked at that came by the same read. */
+  /**
+   * `hold`: has `release` called once all has been looked at that came by the same read. `writtenBefore`: bytes that
+   * the connection had written when this came.
+   */
   constructor(
     handler: ResponseHandler,
     timeouts: Pick<ConnectionOptions, 'headersTimeout' | 'bodyTimeout'>,
     hold: (sending: Http2Sending) => void,
+    writtenBefore: number,
   ) {
     this.#handler = handler
+    this.#writtenBefore = writtenBefore
     this.#timeouts = timeouts
     this.#hold = hold
   }
@@ -102,6 +108,15 @@ export class Http2Sending implements Sending {
     const { headersTimeout, bodyTimeout } = this.#timeouts
     const limit = this.#headSeen ? bodyTimeout : headersTimeout
     if (now - this.#quietSince >= limit) this.#give(silent(within))
+  }
+
+  /** Where the connection has written no byte since it came: it may go out by another. */
+  recallUnlessSent(written: number): void {
+    const stream = this.#stream
+    if (!stream || this.#over || written !== this.#writtenBefore) return
+    // At once, for which nghttp2 drops a head that it has not sent.
+    stream.close(constants.NGHTTP2_CANCEL)
+    this.fail(refusedUnread())
   }
 
   /** Tells the head, and what came with it: a short response is told as a whole. */
@@ -253,9 +268,15 @@ function sendTrailers(stream: ClientHttp2Stream, trailers: RawHeaders): void {
   }
 }
 
-/** Why a stream broke off. One that the peer has not looked at may go out again (RFC 9113 §8.7). */
+/** Says that the peer has not served the request (RFC 9113 §7 and §8.7). */
+const UNSERVED: readonly number[] = [
+  constants.NGHTTP2_REFUSED_STREAM,
+  constants.NGHTTP2_HTTP_1_1_REQUIRED,
+]
+
+/** Why a stream broke off. One that the peer has not served may go out again. */
 function failureOf(stream: ClientHttp2Stream, error: Error | undefined): UpstreamError {
-  if (stream.rstCode === constants.NGHTTP2_REFUSED_STREAM) return refusedUnread(error)
+  if (UNSERVED.includes(stream.rstCode)) return refusedUnread(error)
   if (error && !errorCode(error).startsWith('ERR_HTTP2_')) return toUpstreamError(error, true)
   return broken('upstream broke the response off', error)
 }

@@ -1,4 +1,4 @@
-import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2'
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { UpstreamError } from '../errors.ts'
 import { headerValue } from '../lib/headers.ts'
@@ -49,6 +49,8 @@ export class Http2Connection implements UpstreamConnection {
   #bytesRead = 0
   #quietSince: number | undefined
   #ping: 'none' | 'sent' | 'answered' = 'none'
+  /** What had been written at the last check, where frames were waiting to be written. */
+  #stuckAt: number | undefined
 
   constructor(socket: Socket, options: ConnectionOptions) {
     this.#socket = socket
@@ -70,7 +72,10 @@ export class Http2Connection implements UpstreamConnection {
       this.#limit = Math.min(MAX_STREAMS, maxConcurrentStreams ?? MAX_STREAMS)
       if (this.#limit > before) this.#tellFree()
     })
-    session.on('goaway', () => this.#retire())
+    session.on('goaway', (code: number) => {
+      this.#look(code)
+      this.#retire()
+    })
     // Its streams are told as well, each of them by an event of its own.
     session.on('error', () => this.#retire())
     session.on('close', () => {
@@ -90,7 +95,7 @@ export class Http2Connection implements UpstreamConnection {
   }
 
   send(request: UpstreamRequest, handler: ResponseHandler): Sending {
-    const sending = new Http2Sending(handler, this.#options, this.#hold)
+    const sending = new Http2Sending(handler, this.#options, this.#hold, this.#socket.bytesWritten)
     const trailers = trailersOf(request)
     let stream: ClientHttp2Stream
     try {
@@ -108,6 +113,7 @@ export class Http2Connection implements UpstreamConnection {
     this.#served = true
     stream.once('close', () => {
       this.#streams.delete(sending)
+      this.#look(stream.rstCode)
       if (this.#retired) this.#endIfIdle()
       else this.#tellFree()
     })
@@ -117,6 +123,7 @@ export class Http2Connection implements UpstreamConnection {
 
   check(now: number): void {
     for (const sending of this.#streams) sending.check(now)
+    this.#lookForDeath()
     this.#lookForSilence(now)
   }
 
@@ -143,6 +150,23 @@ export class Http2Connection implements UpstreamConnection {
     for (const sending of begun) sending.release()
   }
 
+  /**
+   * After a connection error nghttp2 says GOAWAY, and neither reads nor writes any more; node:http2 tells nobody. That
+   * shows when frames wait and nothing leaves from one check to the next. It might also be a peer that reads nothing:
+   * so what has left is not given up, but the rest, and what is to come, go another way.
+   */
+  #lookForDeath(): void {
+    const { bytesWritten } = this.#socket
+    if (this.#streams.size === 0 || !this.#session.state.outboundQueueSize) {
+      this.#stuckAt = undefined
+    } else if (this.#stuckAt !== bytesWritten) {
+      this.#stuckAt = bytesWritten
+    } else {
+      this.#retire()
+      for (const sending of this.#streams) sending.recallUnlessSent(bytesWritten)
+    }
+  }
+
   /** Whether the peer is still there, where all that runs waits for it. */
   #lookForSilence(now: number): void {
     const { bytesRead } = this.#socket
@@ -164,6 +188,13 @@ export class Http2Connection implements UpstreamConnection {
     } else if (this.#ping === 'sent' && quiet > PING_AFTER_MS + PONG_WITHIN_MS) {
       this.destroy(broken('upstream is gone without a word'))
     }
+  }
+
+  /** Whether the peer has ended something because it is HTTP/2. */
+  #look(code: number): void {
+    if (code !== constants.NGHTTP2_HTTP_1_1_REQUIRED) return
+    this.#observer.http1Required()
+    this.drain()
   }
 
   #tellFree(): void {

@@ -69,6 +69,8 @@ export class OriginPool implements Dispatcher, ConnectionObserver {
   readonly #upgrades = new Set<Waiter>()
   #opening = 0
   #openingForUpgrades = 0
+  /** Whether the target may choose HTTP/2. */
+  #http2: boolean
   /** What the target chose last; while it has chosen nothing, whether it is worth waiting for. */
   #spoken: UpstreamConnection['protocol'] | undefined
   #asked = false
@@ -78,6 +80,7 @@ export class OriginPool implements Dispatcher, ConnectionObserver {
 
   constructor(options: OriginPoolOptions) {
     this.#options = options
+    this.#http2 = options.http2
   }
 
   /** Whether nothing of it is left that lives. */
@@ -95,7 +98,7 @@ export class OriginPool implements Dispatcher, ConnectionObserver {
     }
     const connection = (upgrade ? undefined : this.#session()) ?? this.#pick(now)
     if (!connection) {
-      const separate = upgrade && this.#options.http2
+      const separate = upgrade && this.#http2
       const waiter = new Waiter(request, handler, separate ? this.#upgrades : this.#waiting)
       this.#openMore()
       return waiter
@@ -168,6 +171,12 @@ export class OriginPool implements Dispatcher, ConnectionObserver {
     this.#tellEmptied()
   }
 
+  http1Required(): void {
+    this.#http2 = false
+    for (const session of [...this.#sessions]) session.drain()
+    this.#openMore()
+  }
+
   #session(): UpstreamConnection | undefined {
     for (const session of this.#sessions) if (session.room > 0) return session
     return undefined
@@ -193,7 +202,7 @@ export class OriginPool implements Dispatcher, ConnectionObserver {
   /** As many connections as there are requests without one; but one, while that may turn out to be enough. */
   #openMore(): void {
     if (this.#state === 'destroyed') return
-    const one = this.#options.http2 && (this.#spoken === 'h2' || !this.#asked)
+    const one = this.#http2 && (this.#spoken === 'h2' || !this.#asked)
     const wanted = one ? Math.min(1, this.#waiting.size) : this.#waiting.size
     while (this.#opening < wanted && this.#mayOpen) this.#open(false)
     while (this.#openingForUpgrades < this.#upgrades.size && this.#mayOpen) this.#open(true)
@@ -213,7 +222,7 @@ export class OriginPool implements Dispatcher, ConnectionObserver {
         this.#asked = true
       }
     }
-    this.#options.open(this.#options.http2 && !forUpgrade, this).then(
+    this.#options.open(this.#http2 && !forUpgrade, this).then(
       (connection) => {
         done()
         if (!forUpgrade) this.#spoken = connection.protocol

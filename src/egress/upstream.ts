@@ -70,6 +70,8 @@ export interface ConnectionObserver {
   retired(connection: UpstreamConnection): void
   /** Its socket has closed or is no longer its own: said once, last. */
   closed(connection: UpstreamConnection): void
+  /** The peer wants to be asked over HTTP/1.1 (RFC 9113 §7, HTTP_1_1_REQUIRED). */
+  http1Required(): void
 }
 
 export interface ConnectionOptions {

@@ -32,6 +32,8 @@ const LINGER_MS = 2000
  * newer ones resets; this bounds what a client has us do, whatever Node it is.
  */
 const CALM = { burst: 1000, perSecond: 100 }
+/** A client that requests wait for, and that is silent for so long, is sent a frame that it need not wait for. */
+const PING_AFTER_MS = 30_000
 
 export interface Http2FrontOptions {
   readonly server: ServerConfig
@@ -99,6 +101,10 @@ class Http2Connection implements Served {
   /** Since when no request is under way. */
   #idleSince: number
   #endedAt: number | undefined
+  #bytesRead = 0
+  #heardAt: number
+  /** What had been written when the client was pinged, and when that was. */
+  #pinged: { readonly bytesWritten: number; readonly at: number } | undefined
 
   constructor(socket: TLSSocket, inside: Inside, options: Http2FrontOptions) {
     this.#socket = socket
@@ -107,6 +113,7 @@ class Http2Connection implements Served {
     const now = options.clock.monotonic()
     this.#checkedAt = now
     this.#idleSince = now
+    this.#heardAt = now
     const session = performServerHandshake(socket, {
       maxHeaderListPairs: MAX_FIELDS,
       settings: {
@@ -118,6 +125,8 @@ class Http2Connection implements Served {
     })
     this.#session = session
     session.setLocalWindowSize(SESSION_WINDOW)
+    // The listener lets clients half-close; who ends here has gone, as in HTTP/1.
+    socket.once('end', () => socket.destroy())
     session
       .on('stream', (stream: ServerHttp2Stream, _fields: object, flags: number, raw: string[]) =>
         this.#serve(stream, flags, raw),
@@ -147,6 +156,7 @@ class Http2Connection implements Served {
       return
     }
     for (const each of this.#streams) this.#lookForStall(each, now)
+    this.#lookForDeath(now)
     if (this.#busy || this.#streams.size > 0) this.#idleSince = now
     this.#busy = false
     const idle = now - this.#idleSince
@@ -154,17 +164,38 @@ class Http2Connection implements Served {
     else if (idle >= idleTimeout) this.#session.close()
   }
 
-  /** A client that could send or take something, and does neither, holds a token for nothing. */
+  /** A client that could send or take something, and does neither, holds a token or memory for nothing. */
   #lookForStall(each: Exchanging, now: number): void {
     const { request, reply, stream } = each
     const window = request.sending(stream) ? (stream.state.localWindowSize ?? 0) : 0
-    const seen = reply.progress * 2 ** 32 + window
+    const seen = reply.progress * 2 ** 32 + window + stream.writableLength
     if (seen !== each.seen || (!reply.stalled && !request.sending(stream))) {
       each.seen = seen
       each.movedAt = now
     } else if (now - each.movedAt >= this.#options.silence) {
       reply.cut(constants.NGHTTP2_CANCEL)
       request.leave()
+    }
+  }
+
+  /**
+   * After a connection error nghttp2 says GOAWAY, and neither reads nor writes any more; node:http2 tells nobody, and
+   * would not notice the client's own end either. Only that a PING does not leave shows it. Whether it is answered
+   * matters not: a client may be busy, and one that has gone is found by TCP, which has something to deliver.
+   */
+  #lookForDeath(now: number): void {
+    const { bytesRead, bytesWritten } = this.#socket
+    const { silence } = this.#options
+    if (bytesRead !== this.#bytesRead || this.#streams.size === 0) {
+      this.#bytesRead = bytesRead
+      this.#heardAt = now
+      this.#pinged = undefined
+    } else if (!this.#pinged) {
+      if (now - this.#heardAt < Math.min(PING_AFTER_MS, silence) || this.#session.destroyed) return
+      this.#pinged = { bytesWritten, at: now }
+      this.#session.ping(ignore)
+    } else if (bytesWritten === this.#pinged.bytesWritten && now - this.#pinged.at >= silence) {
+      this.#socket.destroy()
     }
   }
 

