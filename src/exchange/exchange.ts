@@ -219,7 +219,7 @@ export class Exchange {
   ): Promise<Lease> {
     const started = performance.now()
     try {
-      const lease = await pool.wait(want, request.signal)
+      const lease = await pool.wait(want, request)
       if (!request.closed) return lease
       pool.settle(lease, { kind: 'unknown' })
       throw new WireError('UPSTREAM_RESET', 'the client has gone')

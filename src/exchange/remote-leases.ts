@@ -207,7 +207,7 @@ export class RemoteLeases {
     if (gone.aborted) leave()
     this.#waits.add(wait)
     try {
-      return await pool.wait(want, wait.signal)
+      return await pool.wait(want, wait)
     } finally {
       this.#waits.delete(wait)
       gone.removeEventListener('abort', leave)

@@ -81,6 +81,7 @@ export class Desk {
   }
 
   async wait(request: LeaseRequest, signal: AbortSignal): Promise<Grant> {
+    signal.throwIfAborted()
     const now = this.#clock.monotonic()
     const want = this.#stock.resolve(request, now)
     const { max, wait: longest } = this.#options.config().queue

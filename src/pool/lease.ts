@@ -92,13 +92,21 @@ export interface Recovery {
     | undefined
 }
 
+/** Who waits for a lease. Most get one at once: the signal, which costs time to make, is asked for only then. */
+export interface Waiter {
+  readonly signal: AbortSignal
+}
+
 /** What an exchange asks of a pool, be it in this process or behind a pipe. */
 export interface TokenPool {
   readonly name: string
   /** A lease at once, or undefined where `wait` must be asked. Throws `WireError` for a hopeless request. */
   lease(request: LeaseRequest): Lease | undefined
-  /** A lease as soon as there is one. Rejects with `WireError`, or with the signal's reason. */
-  wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease>
+  /**
+   * A lease as soon as there is one. Rejects with `WireError`, or with the signal's reason; who has gone may still
+   * be given one, and has to settle it.
+   */
+  wait(request: LeaseRequest, waiter: Waiter): Promise<Lease>
   /** Ends a lease with what was learned; a second time is ignored. */
   settle(lease: Lease, outcome: Outcome): void
   /** Heals an `expired` answer: renews the token, once for all who ask. */

@@ -16,7 +16,7 @@ import { ownGrant } from './grant.ts'
 import { Journal, type PoolLog } from './journal.ts'
 import { KeyRing } from './key-ring.ts'
 import { Learning } from './learning.ts'
-import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery } from './lease.ts'
+import type { Lease, LeaseRequest, Outcome, PoolStatus, Recovery, Waiter } from './lease.ts'
 import { Limits } from './limits.ts'
 import { assertRenewed, Logins } from './login.ts'
 import { joinPeers, type Peers } from './peers.ts'
@@ -155,10 +155,9 @@ export class Pool {
    * A lease as soon as there is one, in order of arrival, within `queue.wait`. Rejects with `WireError`
    * (`POOL_EXHAUSTED`, `QUEUE_FULL`, …), or with the signal's reason.
    */
-  async wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
-    signal.throwIfAborted()
+  async wait(request: LeaseRequest, waiter: Waiter): Promise<Lease> {
     if (this.#peers?.mustAsk(request)) await this.#peers.acquaint(request)
-    return this.lease(request) ?? this.#desk.wait(request, signal)
+    return this.lease(request) ?? this.#desk.wait(request, waiter.signal)
   }
 
   /** Ends a lease with what was learned; a second time is ignored. */

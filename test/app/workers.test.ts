@@ -72,7 +72,7 @@ class Bench {
   }
 
   wait(want = {}, signal = anyone()): Promise<Lease> {
-    return this.pool.wait(want, signal)
+    return this.pool.wait(want, { signal })
   }
 
   setFree(test: TestPool, config: ReturnType<typeof poolConfig>): void {
@@ -154,14 +154,45 @@ describe('a lease over the pipe', () => {
     expect((await second).credential).toBe('a')
   })
 
-  test('that comes too late goes back', async () => {
-    const { test, bench } = await benchFor([fixed('a')])
+  test('is given up by a client that left before it was known to wait', async () => {
+    const { test, bench } = await benchFor([fixed('a')], { limits: { concurrency: 1 } })
+    const first = await bench.wait()
+    const left = bench.wait({}, AbortSignal.abort(new Error('gone')))
+    await expect(left).rejects.toThrow('gone')
+    await until(() => test.pool.status().waiting === 0)
+    bench.pool.settle(first, { kind: 'ok' })
+    await until(() => test.credential().inFlight === 0)
+  })
+
+  test('that comes while it is being given up goes back', async () => {
+    const { test, bench } = await benchFor([fixed('a')], { limits: { concurrency: 1 } })
+    const first = test.pool.lease({}) as Lease
     const leaving = new AbortController()
-    const left = bench.wait({}, leaving.signal).catch((error: Error) => error.message)
+    const left = bench.wait({}, leaving.signal)
+    await until(() => bench.told.some(([kind]) => kind === 'queued'))
+    // In one turn: grant and give-up pass each other on the way.
+    test.pool.settle(first, { kind: 'ok' })
     leaving.abort(new Error('gone'))
-    expect(await left).toBe('gone')
+    await expect(left).rejects.toThrow('gone')
     await until(() => bench.told.some(([kind]) => kind === 'grant'))
     await until(() => test.credential().inFlight === 0)
+  })
+
+  test('asks who waits for a signal only where it comes to waiting', async () => {
+    const { bench } = await benchFor([fixed('a')], { limits: { concurrency: 1 } })
+    let asked = 0
+    const waiter = {
+      get signal() {
+        asked += 1
+        return anyone()
+      },
+    }
+    const first = await bench.pool.wait({}, waiter)
+    expect(asked).toBe(0)
+    const second = bench.pool.wait({}, waiter)
+    await until(() => asked === 1)
+    bench.pool.settle(first, { kind: 'ok' })
+    bench.pool.settle(await second, { kind: 'ok' })
   })
 
   test('of a worker that has gone counts as sent, and its place is free', async () => {

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import http2 from 'node:http2'
 import { performance } from 'node:perf_hooks'
 import { Route } from './client.mjs'
+import { RawSession } from './http2-raw.mjs'
 import { JSON_BODY, LARGE, LARGE_SHA1 } from './payload.mjs'
 import { cpuSeconds } from './processes.mjs'
 
@@ -13,6 +14,7 @@ import { cpuSeconds } from './processes.mjs'
 
 const KNOWN_HOST = 'api.bench.test'
 const SAMPLE = 64
+const LONGEST_WARM_UP = 10_000
 const HOLD_WITHIN = 15_000
 const held = []
 
@@ -89,25 +91,35 @@ const works = {
   },
 }
 
-/** Counts, times and CPU between the first completion after `warmUp` and the first after `duration` more. */
+/**
+ * Counts, times and CPU between the first completion after `warmUp` and the first after `duration` more. A warm-up
+ * lasts until `warmRequests` are done, too: on a busy machine that takes longer.
+ */
 class Slice {
-  #warmUntil
+  #begins = performance.now()
+  #warmUp
+  #warmRequests
   #duration
   #pids
+  #originPid
   #begun
   #cpu
+  #origin
   #own
+  #requests = 0
   #latencies = []
   #finish
   done
 
-  constructor({ warmUp, duration, pids }) {
-    this.#warmUntil = performance.now() + warmUp
+  constructor({ warmUp, warmRequests = 0, duration, pids, originPid }) {
+    this.#warmUp = warmUp
+    this.#warmRequests = warmRequests
     this.#duration = duration
     this.#pids = pids
+    this.#originPid = originPid ? [originPid] : []
     this.done = new Promise((resolve, reject) => {
       const stalled = () => reject(new Error('no progress'))
-      const timer = setTimeout(stalled, warmUp + duration + 20_000)
+      const timer = setTimeout(stalled, LONGEST_WARM_UP + duration + 20_000)
       this.#finish = (error, result) => {
         clearTimeout(timer)
         if (error) reject(error)
@@ -116,16 +128,21 @@ class Slice {
     })
   }
 
-  /** Notes one completion that was sent at `sentAt`; false once the slice is over. */
-  note(sentAt) {
+  /** Notes that `count` requests, sent at `sentAt`, are done; false once the slice is over. */
+  note(sentAt, count = 1) {
     const now = performance.now()
     if (this.#begun === undefined) {
-      if (now < this.#warmUntil) return true
+      this.#warmRequests -= count
+      const warming = now - this.#begins
+      const warm = warming > this.#warmUp && this.#warmRequests <= 0
+      if (!warm && warming < LONGEST_WARM_UP) return true
       this.#cpu = cpuSeconds(this.#pids)
+      this.#origin = cpuSeconds(this.#originPid)
       this.#own = process.cpuUsage()
       this.#begun = performance.now()
       return true
     }
+    this.#requests += count
     this.#latencies.push(now - sentAt)
     if (now - this.#begun < this.#duration) return true
     const seconds = (now - this.#begun) / 1000
@@ -133,11 +150,12 @@ class Slice {
     const latencies = Float64Array.from(this.#latencies).sort()
     const at = (share) => latencies[Math.min(latencies.length - 1, (latencies.length * share) | 0)]
     this.#finish(undefined, {
-      requests: latencies.length,
+      requests: this.#requests,
       seconds,
       cpuSeconds: cpuSeconds(this.#pids) - this.#cpu,
       p50: at(0.5),
       p99: at(0.99),
+      originBusy: (cpuSeconds(this.#originPid) - this.#origin) / seconds,
       generatorBusy: (own.user + own.system) / 1e6 / seconds,
     })
     return false
@@ -242,6 +260,36 @@ async function multiplexed({ route: options, connections, streams, ...bounds }) 
   }
 }
 
+/** The same with a generator of next to no cost, so that the proxy is what there is too little of. */
+async function crowd({ route: options, connections, streams, ...bounds }) {
+  const route = new Route(options)
+  const slice = new Slice(bounds)
+  const sessions = []
+  for (let index = 0; index < connections; index += 1) {
+    const socket = await route.secure(KNOWN_HOST, 'h2')
+    if (socket.alpnProtocol !== 'h2') throw new Error('HTTP/2 is not spoken')
+    let sentAt = performance.now()
+    const session = new RawSession(socket, {
+      path: '/json',
+      authority: `${KNOWN_HOST}:${route.originPort}`,
+      length: JSON_BODY.length,
+      onError: (error) => slice.fail(error),
+      onAnswers: (count) => {
+        const before = sentAt
+        sentAt = performance.now()
+        if (slice.note(before, count)) session.request(count)
+      },
+    })
+    sessions.push(session)
+  }
+  for (const session of sessions) session.request(streams)
+  try {
+    return await slice.done
+  } finally {
+    for (const session of sessions) session.close()
+  }
+}
+
 /** A masked text message of 119 bytes, as RFC 6455 §5.2 frames it: 125 in all. The origin sends it back. */
 const MESSAGE = Buffer.concat([Buffer.from([0x81, 0x80 | 119, 0, 0, 0, 0]), Buffer.alloc(119, 'm')])
 const HANDSHAKE =
@@ -309,7 +357,7 @@ function release() {
   return {}
 }
 
-const operations = { verify, throughput, cold, multiplexed, messages, hold, alive, release }
+const operations = { verify, throughput, cold, multiplexed, crowd, messages, hold, alive, release }
 
 process.on('message', async ({ id, operation, ...options }) => {
   try {

@@ -11,6 +11,10 @@ export const median = (values) => {
 const perRequest = (slice) =>
   slice.cpuSeconds > 0 ? (slice.cpuSeconds / slice.requests) * 1e6 : undefined
 const perSecond = (slice) => slice.requests / slice.seconds
+/** How many cores were at work, on average. */
+const coresOfProxy = (slice) =>
+  slice.cpuSeconds > 0 ? slice.cpuSeconds / slice.seconds : undefined
+const coresOfOthers = (slice) => slice.generatorBusy + slice.originBusy
 const MEGABYTES = 10.48576
 const NOISE = 0.15
 const row = (label, measure, read, over, digits = 2) => ({ label, measure, read, over, digits })
@@ -26,7 +30,15 @@ export const RATIOS = [
   row('resumed TLS session: CPU ÷ base', 'resumed', perRequest, 'base'),
   row('HTTP/2, 4 × 16 streams: CPU per request ÷ own HTTP/1.1', 'h2', perRequest, 'own c64'),
   row('WebSocket messages/s ÷ direct, 16 conn.', 'websocket', perSecond, 'direct', 3),
-  row('requests/s ÷ one process, 64 conn.', 'c64', perSecond, 'cupbearer'),
+  row('two workers, 64 conn.: requests/s ÷ one process', 'c64', perSecond, 'one process'),
+  row('two workers, 64 conn.: CPU per request ÷ one process', 'c64', perRequest, 'one process'),
+  row('two workers, saturated: requests/s ÷ one process', 'saturated', perSecond, 'one process'),
+  row(
+    'two workers, saturated: CPU per request ÷ one process',
+    'saturated',
+    perRequest,
+    'one process',
+  ),
   row('requests/s ÷ embedded store, 64 conn.', 'c64', perSecond, 'cupbearer-full'),
   row('10 MB down: CPU per MB ÷ base', 'download', perRequest, 'base'),
   row('10 MB up: CPU per MB ÷ base', 'upload', perRequest, 'base'),
@@ -45,6 +57,12 @@ const ABSOLUTES = [
   row('cold connections/s, new host', 'newhost', perSecond, undefined, 0),
   row('cold connections/s, resumed', 'resumed', perSecond, undefined, 0),
   row('HTTP/2 requests/s, 4 × 16 streams', 'h2', perSecond, undefined, 0),
+  row('saturated: requests/s', 'saturated', perSecond, undefined, 0),
+  row('saturated: CPU µs/request', 'saturated', perRequest, undefined, 0),
+  ...['c64', 'saturated'].flatMap((measure) => [
+    row(`${measure}: cores used by the proxy`, measure, coresOfProxy),
+    row(`${measure}: cores used by generator and origin`, measure, coresOfOthers),
+  ]),
   row('WebSocket messages/s, 16 conn.', 'websocket', perSecond, undefined, 0),
   row('MB/s down', 'download', (slice) => perSecond(slice) * MEGABYTES, undefined, 0),
   row('MB/s up', 'upload', (slice) => perSecond(slice) * MEGABYTES, undefined, 0),
@@ -73,7 +91,9 @@ function value({ measure, read, over }, name, targets) {
   const figure = (target, of = measure) => median((targets[target]?.slices[of] ?? []).map(read))
   const own = figure(name)
   // Columns that a comparison is meant for.
-  if (over === 'cupbearer' && name !== 'cupbearer-workers') return undefined
+  if (over === 'one process') {
+    return name.endsWith('-workers') ? own / figure(name.slice(0, -'-workers'.length)) : undefined
+  }
   if (over === 'cupbearer-full' && name !== 'cupbearer-redis') return undefined
   if (own === undefined || over === undefined) return own
   if (over.startsWith('own ')) return own / figure(name, over.slice(4))

@@ -48,7 +48,7 @@ const cupbearer =
     const main = here('../../dist/cli/main.js')
     if (!existsSync(main)) return { missing: 'not built' }
     const resolve = { 'api.bench.test': '127.0.0.1' }
-    for (let index = 0; index < NEW_HOSTS; index += 1) {
+    for (let index = 0; index < context.newHosts; index += 1) {
       resolve[`api.n${index}.bench.test`] = '127.0.0.1'
     }
     const config = {
@@ -71,7 +71,10 @@ const cupbearer =
     return { command: process.execPath, args: [main, 'start', '-c', file, '--json'] }
   }
 
-/** By name, in the order of the table; `injects: false` means that the client brings the token itself. */
+/**
+ * By name, in the order of the table; `injects: false` means that the client brings the token itself, `only` what
+ * it is measured with.
+ */
 export const targets = {
   direct: { injects: false },
   tunnel: { injects: false, prepare: () => script('tunnel.mjs') },
@@ -79,6 +82,10 @@ export const targets = {
   cupbearer: { prepare: cupbearer(false) },
   'cupbearer-full': { prepare: cupbearer(true) },
   'cupbearer-workers': { prepare: cupbearer(false, { workers: 2 }) },
+  'cupbearer-full-workers': {
+    prepare: cupbearer(true, { workers: 2 }),
+    only: ['c1', 'c64', 'saturated'],
+  },
   'cupbearer-redis': { prepare: withRedis },
   'mitm-bare': {
     prepare: ({ authority, token, folder }) => script('mitm-bare.mjs', authority, token, folder),

@@ -1,7 +1,10 @@
 import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { startApp } from '../support/app.ts'
+import { startFrameOrigin } from '../support/http2-frame-origin.ts'
 import {
+  ACK,
+  END_HEADERS,
   END_STREAM,
   FRAME,
   FrameClient,
@@ -63,6 +66,24 @@ function conversation(random: Random, authority: string): Buffer[] {
   return frames
 }
 
+/** What an origin may say to a request, sense or nonsense; undefined where it resets the connection. */
+function response(random: Random, stream: number): Buffer[] | undefined {
+  const frames: Buffer[] = []
+  for (let left = random(6); left >= 0; left--) {
+    const kind = random(12)
+    const end = pick(random, [0, END_STREAM])
+    // 200, 404 or 400.
+    const head = Buffer.from([pick(random, [0x88, 0x88, 0x8d, 0x8c])])
+    if (kind < 4) frames.push(frame(FRAME.headers, END_HEADERS | end, stream, head))
+    else if (kind < 6) frames.push(frame(FRAME.data, end, stream, Buffer.alloc(random(3000))))
+    else if (kind < 9) frames.push(reset(1 + 2 * random((stream + 1) / 2), pick(random, CODES)))
+    else if (kind < 10) frames.push(frame(FRAME.windowUpdate, 0, stream, u32(1 + random(70_000))))
+    else if (kind < 11) frames.push(goaway(random(stream + 1), pick(random, CODES)))
+    else if (random(4) === 0) return undefined
+  }
+  return frames
+}
+
 const tick = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 /** In pieces of any size. */
@@ -116,6 +137,17 @@ const ORIGINS: Record<string, OriginOf> = {
           })
       },
     }),
+  'by HTTP/2 of any kind': (random) =>
+    startFrameOrigin(
+      ({ type, flags, stream }, peer) => {
+        if (type === FRAME.settings && (flags & ACK) === 0) peer.send(frame(type, ACK))
+        if (type !== FRAME.headers) return
+        const frames = response(random, stream)
+        if (frames) void say(random, peer, frames)
+        else peer.socket.destroy()
+      },
+      (peer) => peer.send(frame(FRAME.settings)),
+    ),
 }
 
 /** But for the connections to the origin, which stay for a while; both ends of them are in this process. */

@@ -171,6 +171,8 @@ export class FrameClient extends FramePeer {
       ALPNProtocols: ['h2'],
     })
     await once(secure, 'secureConnect')
+    // Who resets the TCP connection from within that callback has OpenSSL read what is freed: Node ends with SIGSEGV.
+    await new Promise((resolve) => setImmediate(resolve))
     return new FrameClient(secure, socket, authority)
   }
 

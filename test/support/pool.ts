@@ -192,7 +192,7 @@ export class TestPool implements AsyncDisposable {
   }
 
   wait(request: LeaseRequest = {}, signal = new AbortController().signal): Promise<Lease> {
-    return this.pool.wait(request, signal)
+    return this.pool.wait(request, { signal })
   }
 
   state(id = 'a'): string | undefined {

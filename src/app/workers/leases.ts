@@ -162,7 +162,8 @@ export class WorkerLeases {
     }
     const wait = new AbortController()
     this.#waits.set(number, wait)
-    pool.wait(want, wait.signal).then(
+    this.#send(['queued', number])
+    pool.wait(want, wait).then(
       (lease) => {
         this.#waits.delete(number)
         if (wait.signal.aborted) pool.settle(lease, GONE)

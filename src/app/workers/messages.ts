@@ -61,6 +61,8 @@ export type ToWorker =
   | readonly ['apply', string]
   | readonly ['card', Card]
   | readonly ['drop', card: number]
+  /** A lease that was asked for has to wait. */
+  | readonly ['queued', number]
   | readonly ['grant', number, card: number, passedOver?: PassedOver]
   /** The tokens of a pool that may be used without asking, until another list comes. */
   | readonly ['free', pool: string, cards: readonly number[]]

@@ -54,14 +54,22 @@ function shorten(value: number): number {
   return Number.isInteger(value) ? value : Math.round(value * MICROSECONDS) / MICROSECONDS
 }
 
+/** The fields of a record in their order, and a record in which they have no values yet. */
+interface Shape {
+  readonly keys: readonly string[]
+  readonly empty: Record<string, unknown>
+}
+
+const NO_SHAPE: Shape = { keys: [], empty: {} }
+
 /** Reads what one encoder has written. */
 export class RecordDecoder {
-  readonly #shapes: (readonly string[])[] = []
+  readonly #shapes: Shape[] = []
   readonly #texts = new Map<string, string>()
   readonly #clients = new Map<string, ExchangeRecord['client']>()
 
   learn(shape: number, keys: readonly string[]): void {
-    this.#shapes[shape] = keys
+    this.#shapes[shape] = { keys, empty: Object.fromEntries(keys.map((key) => [key, undefined])) }
   }
 
   decode(coded: Coded): ExchangeRecord {
@@ -71,9 +79,11 @@ export class RecordDecoder {
   }
 
   #decode(coded: Coded): Record<string, unknown> {
-    const keys = this.#shapes[coded[0] as number] ?? []
-    const object: Record<string, unknown> = {}
-    for (const [at, key] of keys.entries()) {
+    const { keys, empty } = this.#shapes[coded[0] as number] ?? NO_SHAPE
+    // A copy has all its fields from the start, which is much faster than to add one after another.
+    const object = { ...empty }
+    for (let at = 0; at < keys.length; at++) {
+      const key = keys[at] as string
       const value = coded[at + 1]
       if (typeof value === 'string') object[key] = key === 'id' ? value : this.#text(value)
       // JSON has written null for what was undefined: a record has no null of its own.

@@ -8,17 +8,21 @@ import type {
   PassedOver,
   Recovery,
   TokenPool,
+  Waiter,
 } from '../../pool/lease.ts'
 import { DpopKey } from '../../token/dpop.ts'
 import { type Card, isPlain, packWant, type ToWorker, unpackError } from './messages.ts'
 import type { RemoteLearning } from './remote-learning.ts'
 import { FreeLease, GrantedLease, type Outbox, type Token } from './worker-lease.ts'
 
+/** A lease that was asked for. */
 interface Waiting {
   readonly pool: RemotePool
+  readonly waiter: Waiter
   readonly resolve: (lease: Lease) => void
   readonly reject: (error: unknown) => void
-  readonly stopListening: () => void
+  /** Set once it has to wait. */
+  stopListening: (() => void) | undefined
 }
 
 /** Keys keep the nonces of servers, so one is made once; a worker meets few. */
@@ -70,6 +74,9 @@ export class RemotePools {
           message[2].flatMap((number) => this.#tokens.get(number) ?? []),
         )
         return true
+      case 'queued':
+        this.#queued(message[1])
+        return true
       case 'grant':
         this.#granted(message[1], message[2], message[3])
         return true
@@ -85,19 +92,11 @@ export class RemotePools {
     }
   }
 
-  wait(pool: RemotePool, request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
-    signal.throwIfAborted()
+  wait(pool: RemotePool, request: LeaseRequest, waiter: Waiter): Promise<Lease> {
     this.#count += 1
     const number = this.#count
     return new Promise((resolve, reject) => {
-      const leave = () => {
-        this.#end(number)
-        this.#outbox.send(['give-up', number])
-        reject(signal.reason)
-      }
-      signal.addEventListener('abort', leave, { once: true })
-      const stopListening = () => signal.removeEventListener('abort', leave)
-      this.#waiting.set(number, { pool, resolve, reject, stopListening })
+      this.#waiting.set(number, { pool, waiter, resolve, reject, stopListening: undefined })
       this.#outbox.send(['lease', number, pool.name, packWant(request)])
     })
   }
@@ -193,6 +192,24 @@ export class RemotePools {
     return key
   }
 
+  /** It takes a while: from here on it matters whether somebody still waits. */
+  #queued(number: number): void {
+    const waiting = this.#waiting.get(number)
+    if (!waiting) return
+    const { signal } = waiting.waiter
+    const leave = () => {
+      this.#end(number)
+      this.#outbox.send(['give-up', number])
+      waiting.reject(signal.reason)
+    }
+    if (signal.aborted) {
+      leave()
+      return
+    }
+    signal.addEventListener('abort', leave, { once: true })
+    waiting.stopListening = () => signal.removeEventListener('abort', leave)
+  }
+
   #granted(number: number, card: number, passedOver: PassedOver | undefined): void {
     const waiting = this.#end(number)
     const told = this.#tokens.get(card)
@@ -208,7 +225,7 @@ export class RemotePools {
   #end(number: number): Waiting | undefined {
     const waiting = this.#waiting.get(number)
     this.#waiting.delete(number)
-    waiting?.stopListening()
+    waiting?.stopListening?.()
     return waiting
   }
 }
@@ -238,8 +255,8 @@ export class RemotePool implements TokenPool {
     return new FreeLease(this.name, token, this.#pools.used)
   }
 
-  async wait(request: LeaseRequest, signal: AbortSignal): Promise<Lease> {
-    return this.#pools.wait(this, request, signal)
+  wait(request: LeaseRequest, waiter: Waiter): Promise<Lease> {
+    return this.#pools.wait(this, request, waiter)
   }
 
   settle(lease: Lease, outcome: Outcome): void {
