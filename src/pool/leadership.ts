@@ -89,7 +89,14 @@ export class Leadership {
     joined: () => void,
   ): Promise<RefreshResult> {
     const { clock, shared, timeoutMs, catchUp } = this.#options
-    const before = credential.token
+    const { generation } = credential
+    const before = credential.token?.token
+    /** Whether it has another token than at first; more may be known of the old one. */
+    const moved = () => {
+      const token = credential.token?.token
+      if (!token || !before) return token !== before
+      return credential.generation !== generation || !token.equals(before)
+    }
     const deadline = clock.monotonic() + timeoutMs()
     const force = this.#allowed.delete(credential) || cause === 'operator'
     let patience: number | undefined
@@ -113,7 +120,7 @@ export class Leadership {
         continue
       }
       // Another may have brought one while this one asked.
-      if (credential.token !== before) {
+      if (moved()) {
         if (claim.kind === 'mine') await this.#giveUp(credential.id, claim.fence)
         return followed()
       }
@@ -143,7 +150,7 @@ export class Leadership {
         case 'held':
           await this.#wait(credential.id, Math.min(claim.ms + 1, LOOK_MS))
       }
-      if (credential.token !== before) return followed()
+      if (moved()) return followed()
       if (credential.revoked || credential.gone) {
         joined()
         const reason = credential.lastError

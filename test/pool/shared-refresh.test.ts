@@ -54,6 +54,31 @@ describe('several instances on one store', () => {
     expect(new Set(leases.map((each) => each.token.reveal()))).toEqual(new Set(['token-2']))
   })
 
+  test('wait for the new token, whatever else they hear of the old one', async () => {
+    const endpoint = new RotatingEndpoint()
+    const [one, two] = (await instances(2, endpoint)) as [SharedInstance, SharedInstance]
+    const leases = [await one.send(), await two.send(), await two.send()] as const
+    let answer = () => {}
+    const answered = new Promise<void>((resolve) => {
+      answer = resolve
+    })
+    endpoint.script = () => answered
+    const led = one.pool.recover(leases[0])
+    await until(() => endpoint.asked === 2)
+    const joined = two.pool.recover(leases[1]).then(({ result }) => ({
+      result,
+      generation: two.credential().generation,
+    }))
+    // The record of the old token is looked at once more, as with every message that may have been missed.
+    await redis.command('PUBLISH', '{cupbearer:api}:events:0', 'r another a')
+    await Promise.race([joined, new Promise((resolve) => setTimeout(resolve, 300))])
+    answer()
+    expect(await joined).toEqual({ result: 'renewed', generation: 2 })
+    expect((await two.pool.recover(leases[2])).result).toBe('stale')
+    await led
+    expect(endpoint.asked).toBe(2)
+  })
+
   test('take over a token that another one has renewed', async () => {
     const endpoint = new RotatingEndpoint()
     const [one, two] = (await instances(2, endpoint)) as [SharedInstance, SharedInstance]
