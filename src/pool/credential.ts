@@ -107,6 +107,10 @@ export class Credential implements Heaped {
   get quarantined(): boolean {
     return this.#quarantine !== undefined && !this.#canary
   }
+  /** Upstream has refused its token, and no other has come yet. */
+  get refused(): boolean {
+    return this.#spent === 'refused'
+  }
   /** Failed tries since a token came last. */
   get refreshFailures(): number {
     return this.#refresh?.failures ?? 0

@@ -180,6 +180,8 @@ export class Pool {
       if (this.#refresher.isRunning(credential) || (credential.renewable && !early)) {
         return this.#force(credential, now)
       }
+      // It was on its way when the renewal failed, and tells nothing new.
+      if (credential.refused) return { ...none, result: 'failed', reason: credential.lastError }
       const reason = early
         ? 'upstream refused a token that was just renewed'
         : 'upstream refused the token, and its source gives no other'

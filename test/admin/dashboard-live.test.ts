@@ -12,6 +12,7 @@ import {
   TestAdmin,
 } from '../support/admin.ts'
 import { Dashboard, launchChromium, linkOf } from '../support/dashboard.ts'
+import { Pauses } from '../support/pauses.ts'
 
 let browser: Browser
 let admin: TestAdmin
@@ -83,7 +84,7 @@ describe('an outage', () => {
     const waits = [await wait()]
     for (let tries = 0; tries < 3; tries++) {
       await page.getByRole('button', { name: 'Try now' }).click()
-      await vi.waitFor(async () => expect(await wait()).toBeGreaterThan(waits.at(-1) ?? 0), 10_000)
+      await vi.waitFor(async () => expect(await wait()).toBeGreaterThan(waits.at(-1) ?? 0), 20_000)
       waits.push(await wait())
     }
     expect(waits.at(-1)).toBeGreaterThanOrEqual(6)
@@ -102,26 +103,26 @@ describe('the keyboard', () => {
     await page.getByRole('link', { name: 'supplier' }).waitFor()
     for (const [index, view] of VIEWS.entries()) {
       await page.keyboard.press(String(index + 1))
-      await vi.waitFor(() => expect(page.url()).toContain(view))
+      await vi.waitFor(() => expect(page.url()).toContain(view), 20_000)
     }
     await page.keyboard.press('3')
     await page.getByText('5 traces').waitFor()
     await page.keyboard.press('/')
-    expect(await focused()).toBe('Search traces')
+    await vi.waitFor(async () => expect(await focused()).toBe('Search traces'), 20_000)
     await page.keyboard.type('segment 1')
     expect(page.url()).toContain('#/traces')
     await page.keyboard.press('Escape')
-    expect(await focused()).toBe('Traces, newest first')
+    await vi.waitFor(async () => expect(await focused()).toBe('Traces, newest first'), 20_000)
     await page.keyboard.press('End')
     await page.keyboard.press('ArrowUp')
     const selected = page.locator('[aria-selected="true"]')
-    await vi.waitFor(async () => expect(await selected.textContent()).toContain('201'))
+    await vi.waitFor(async () => expect(await selected.textContent()).toContain('201'), 20_000)
     const active = await page.locator('#trace-list').getAttribute('aria-activedescendant')
     expect(await selected.getAttribute('id')).toBe(active)
     await page.keyboard.press('Enter')
-    await vi.waitFor(async () => expect(await focused()).toBe('Request'))
+    await vi.waitFor(async () => expect(await focused()).toBe('Request'), 20_000)
     await page.keyboard.press('Escape')
-    await vi.waitFor(async () => expect(await focused()).toBe('Traces, newest first'))
+    await vi.waitFor(async () => expect(await focused()).toBe('Traces, newest first'), 20_000)
     expect(page.url()).toMatch(/#\/traces$/)
     await page.keyboard.press('p')
     await page.getByRole('button', { name: 'Hold' }).waitFor()
@@ -145,7 +146,7 @@ describe('the keyboard', () => {
     await vi.waitFor(async () => {
       const label = await page.evaluate('document.activeElement.getAttribute("aria-label")')
       expect(label).toBe('Credential bob')
-    })
+    }, 20_000)
     for (let stop = 0; stop < 3; stop++) await page.keyboard.press('Tab')
     await page.keyboard.press('Enter')
     await page.getByRole('dialog', { name: 'Quarantine bob?' }).waitFor()
@@ -240,7 +241,7 @@ describe('with 10,000 credentials and hundreds of events a second', () => {
     await page.getByRole('searchbox').fill('acct-0777')
     await page.getByText('10 credentials').waitFor()
     await page.getByRole('gridcell', { name: 'acct-07779' }).waitFor()
-    await vi.waitFor(() => expect(answers.length).toBeGreaterThan(0))
+    await vi.waitFor(() => expect(answers.length).toBeGreaterThan(0), 20_000)
     expect(Math.max(...answers.map(({ length }) => length))).toBeLessThan(150_000)
   })
 
@@ -248,6 +249,7 @@ describe('with 10,000 credentials and hundreds of events a second', () => {
     await using dashboard = await Dashboard.open(browser, admin, '#/traces')
     const { page } = dashboard
     await page.evaluate(LONG_TASKS)
+    using pauses = new Pauses()
     const about = { pool: 'supplier', from: 'active', to: 'cooling', reason: 'limited' } as const
     for (let step = 0; step < 40; step++) {
       for (let i = 0; i < 25; i++) {
@@ -266,7 +268,8 @@ describe('with 10,000 credentials and hundreds of events a second', () => {
     await page.getByText('1,000 events').waitFor()
     expect(await nodes(dashboard)).toBeLessThan(1000)
     // Without batching it is seconds; the bound leaves room for a machine that is busy with something else.
-    expect(await page.evaluate<number>('longest')).toBeLessThan(1000)
+    const longest = await page.evaluate<number>('longest')
+    expect(longest).toBeLessThan(1000 + 2 * pauses.longest)
   })
 
   test('rows that are read stay where they are while others come in above them', async () => {
@@ -278,12 +281,13 @@ describe('with 10,000 credentials and hundreds of events a second', () => {
     await list.evaluate((node) => {
       node.scrollTop = 32 * 40
     })
-    await page.waitForFunction('document.querySelector("#trace-list-41")')
+    // Not by a function, which the page's policy would refuse as soon as it has to look twice.
+    await page.locator('#trace-list-41').waitFor({ state: 'attached' })
     for (let i = 0; i < 7; i++) admin.events.emit('exchange', sampleExchange({ id: `new-${i}` }))
     await page.getByText('97 traces').waitFor()
     await vi.waitFor(async () => {
       expect(await list.evaluate((node) => node.scrollTop)).toBe(32 * 47)
-    })
+    }, 20_000)
   })
 })
 

@@ -174,7 +174,7 @@ test('nothing is observed once the last client has left', async () => {
     await follower.next()
     expect(admin.clock.pending).toBe(1)
   }
-  await vi.waitFor(() => expect(admin.clock.pending).toBe(0))
+  await vi.waitFor(() => expect(admin.clock.pending).toBe(0), 20_000)
 })
 
 test('a client that does not read is dropped, others carry on', async () => {
@@ -186,7 +186,7 @@ test('a client that does not read is dropped, others carry on', async () => {
     `GET /api/events HTTP/1.1\r\nHost: 127.0.0.1:${admin.server.port}\r\n` +
       `Authorization: Bearer ${ADMIN_TOKEN}\r\n\r\n`,
   )
-  await vi.waitFor(() => expect(admin.clock.pending).toBe(1))
+  await vi.waitFor(() => expect(admin.clock.pending).toBe(1), 20_000)
   const large = sampleExchange({ url: `https://h/${'x'.repeat(1024 * 1024)}` })
   for (let i = 0; i < 64 && admin.clock.pending > 0; i++) {
     admin.events.emit('exchange', large)

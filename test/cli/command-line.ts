@@ -62,7 +62,7 @@ const transcripts = new WeakMap<Readable, Heard>()
 
 /** Resolves, once a stream says what is wanted, with all that it has said since it was last asked. */
 export async function said(stream: Readable, wanted: RegExp): Promise<string> {
-  const heard = transcripts.get(stream) ?? listen(stream)
+  const heard = hear(stream)
   while (!wanted.test(heard.text)) {
     if (heard.ended) throw new Error(`the stream ended after: ${heard.text}`)
     await Promise.race([once(stream, 'data'), once(stream, 'close')])
@@ -72,7 +72,10 @@ export async function said(stream: Readable, wanted: RegExp): Promise<string> {
   return text
 }
 
-function listen(stream: Readable): Heard {
+/** Keeps what a stream says from now on, so that nothing of it is lost before somebody asks. */
+export function hear(stream: Readable): Heard {
+  const known = transcripts.get(stream)
+  if (known) return known
   const heard: Heard = { text: '', ended: false }
   transcripts.set(stream, heard)
   stream.setEncoding('utf8')

@@ -6,16 +6,22 @@ import { CommandError } from '../../src/cli/command.ts'
 import { startEgressProxy } from '../../src/cli/demo/egress-proxy.ts'
 import { type Facts, judge, summarize } from '../../src/cli/demo/report.ts'
 import type { Issue } from '../../src/cli/demo/token-book.ts'
+import { Pauses } from '../support/pauses.ts'
 import { begin, cupbearer, said } from './command-line.ts'
 
 describe('the demo', () => {
-  test('keeps every promise, and leaves nothing behind', { timeout: 120_000 }, async () => {
+  test('keeps every promise, and leaves nothing behind', { timeout: 300_000 }, async () => {
     const folder = mkdtempSync(join(tmpdir(), 'cupbearer-tmp-'))
+    const play = () => cupbearer(['demo', '--json'], { cwd: '/', env: { TMPDIR: folder } })
     try {
-      const { code, out, err } = await cupbearer(['demo', '--json'], {
-        cwd: '/',
-        env: { TMPDIR: folder },
-      })
+      let played: Awaited<ReturnType<typeof play>>
+      // Its tokens are renewed two seconds ahead: a machine that stands still for longer shows just that.
+      for (let tries = 1; ; tries++) {
+        using pauses = new Pauses()
+        played = await play()
+        if (played.code === 0 || pauses.longest < 500 || tries === 3) break
+      }
+      const { code, out, err } = played
       expect(err).toBe('')
       const summary = JSON.parse(out) as ReturnType<typeof summarize>
       expect(summary.checks.filter(({ ok }) => !ok)).toEqual([])

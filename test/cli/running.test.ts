@@ -25,6 +25,7 @@ const POOL = {
   name: 'supplier',
   targets: ['api.supplier.example'],
   status: 'degraded',
+  trouble: null,
   tokens: { active: 2, cooling: 1, quarantined: 1, pending: 0, revoked: 3 },
   avgTtlRemainingSeconds: 754.6,
   refreshSuccessRate: 0.985,

@@ -1,6 +1,5 @@
 import { once } from 'node:events'
-import { existsSync, readFileSync, statSync } from 'node:fs'
-import { writeFile } from 'node:fs/promises'
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { Folder } from '../config/folder.ts'
@@ -145,14 +144,14 @@ describe('start', () => {
   test('takes a saved configuration up, and keeps the old one when it is not valid', async () => {
     await using started = await Started.json()
     const file = started.folder.at('config.json')
-    await writeFile(file, '{ "pools": ')
+    writeFileSync(file, '{ "pools": ')
     const refusal = await said(started.child.stderr, /refused.*\n/)
     expect(refusal).toContain('not JSON')
     expect((await started.run('-c', 'config.json', 'check')).code).toBe(2)
     expect((await fetch(new URL('/healthz', started.ready.admin))).status).toBe(200)
     const { supplier } = CONFIG.pools
     const added = { ...supplier, targets: ['other.example'] }
-    await writeFile(file, JSON.stringify({ ...CONFIG, pools: { supplier, added } }))
+    writeFileSync(file, JSON.stringify({ ...CONFIG, pools: { supplier, added } }))
     await said(started.child.stderr, /configuration applied/)
     expect((await started.run('status')).out).toMatch(/\nadded {5}/)
   })

@@ -34,7 +34,7 @@ beforeAll(async () => {
   folder = new ChildFolder(configuration())
   app = await folder.start()
   client = app.client({ auth: `crawler:${PASSWORD}` })
-}, 30_000)
+})
 
 afterAll(async () => {
   await app?.[Symbol.asyncDispose]()

@@ -5,6 +5,7 @@ import { readCsv } from '../../src/config/csv.ts'
 import { loadConfig } from '../../src/config/load.ts'
 import type { CredentialConfig } from '../../src/config/schema.ts'
 import { ConfigError } from '../../src/errors.ts'
+import { Pauses } from '../support/pauses.ts'
 import { Folder } from './folder.ts'
 
 const OAUTH2 = {
@@ -302,9 +303,10 @@ describe('a source with templates of its own', () => {
 
 test('ten thousand accounts are read within a second or two', async () => {
   const rows = Array.from({ length: 10_000 }, (_, i) => `a${i},client-${i},secret-${i}`)
+  using pauses = new Pauses()
   const started = performance.now()
   const list = await credentials(['ID,CLIENT,SECRET', ...rows].join('\n'))
-  const ms = performance.now() - started
+  const ms = performance.now() - started - pauses.lost
   expect(list).toHaveLength(10_000)
   process.stdout.write(`  10,000 accounts loaded in ${Math.round(ms)} ms\n`)
   expect(ms).toBeLessThan(5000)

@@ -1,4 +1,5 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { writeFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -18,10 +19,10 @@ export class Folder {
     return join(this.path, name)
   }
 
-  /** Writes text as it is and anything else as JSON; returns the path. */
+  /** Writes text as it is and anything else as JSON, at once: who watches sees no half; returns the path. */
   async write(name: string, content: unknown): Promise<string> {
     const file = this.at(name)
-    await writeFile(file, typeof content === 'string' ? content : JSON.stringify(content, null, 2))
+    writeFileSync(file, typeof content === 'string' ? content : JSON.stringify(content, null, 2))
     return file
   }
 

@@ -41,7 +41,7 @@ test('tells of a file written in place, and then of one put in its place', async
   const file = await folder.write('config.json', '{}')
   using watch = watched(file)
   const written = watch.next()
-  await writeFile(file, '{ }')
+  writeFileSync(file, '{ }')
   await written
   const replaced = watch.next()
   await writeFile(folder.at('new'), '{  }')

@@ -44,7 +44,7 @@ test.each(configurations.map((block) => [placeOf(block), block] as const))(
 )
 
 describe('told from top to bottom, all of it works on', () => {
-  test.each(PAGES.filter(isStory))('%s', { timeout: 90_000 }, async (page) => {
+  test.each(PAGES.filter(isStory))('%s', { timeout: 180_000 }, async (page) => {
     await using story = await Story.begin(page)
     for (const block of blocksOf(page)) await story.tell(block)
   })

@@ -1,6 +1,7 @@
 import { startApp } from '../support/app.ts'
 import { startHttpProxy } from '../support/http-proxy.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 import { json, startScriptedEndpoint } from '../support/scripted-endpoint.ts'
 import { type Poison, startToxicProxy, type Toxic } from '../support/toxic-proxy.ts'
@@ -84,7 +85,7 @@ export async function observe(phase: Phase, toxic: Toxic): Promise<Seen> {
   const poison: Poison = { way: phase.way, after: phase.after, toxic }
   // Before the proxy starts: it gets its first token at once.
   if (phase.leg === 'token endpoint') relay.poison(poison)
-  await using app = await startApp({
+  const config = {
     upstream: { ...trusting(['api.test']), ...timeouts },
     server: { headersTimeout: limit, idleTimeout: limit },
     egress: {
@@ -113,7 +114,8 @@ export async function observe(phase: Phase, toxic: Toxic): Promise<Seen> {
         ],
       },
     },
-  })
+  }
+  await using app = await startApp(config, undefined, new PatientClock())
   await using front = await startToxicProxy(portOf(app.app.proxyUrl))
   if (phase.leg === 'client') front.poison(poison)
   else relay.poison(poison)

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { Pauses } from '../support/pauses.ts'
 import type { Toxic } from '../support/toxic-proxy.ts'
 import { observe, PHASES, type Phase, type Seen, SHORT_MS } from './legs.ts'
 import { expectOnPage } from './table.ts'
@@ -12,6 +13,15 @@ const TOXICS: readonly (Toxic & { readonly name: string })[] = [
   { name: 'reset', kind: 'reset' },
   { name: 'black hole', kind: 'black-hole' },
 ]
+/** Again where the machine stood still meanwhile: which limit ends silence first would then be chance. */
+async function observed(phase: Phase, toxic: Toxic): Promise<Seen> {
+  for (let tries = 1; ; tries++) {
+    using pauses = new Pauses()
+    const seen = await observe(phase, toxic)
+    if (pauses.longest < 300 || tries === 4) return seen
+  }
+}
+
 /** Most of a case is waiting. */
 const PARALLEL = 8
 
@@ -22,7 +32,7 @@ test('under each fault at each phase of each connection the client gets a clear 
   const left = [...cases]
   const lane = async () => {
     for (let next = left.shift(); next; next = left.shift())
-      seen.set(key(next.phase, next.toxic.name), await observe(next.phase, next.toxic))
+      seen.set(key(next.phase, next.toxic.name), await observed(next.phase, next.toxic))
   }
   await Promise.all(Array.from({ length: PARALLEL }, lane))
   const wrong = [...seen].filter(
@@ -41,4 +51,4 @@ test('under each fault at each phase of each connection the client gets a clear 
   expect(wrong).toEqual([])
   const head = ['between Cupbearer and the', 'phase', ...TOXICS.map(({ name }) => name)]
   expectOnPage('network', head, rows)
-}, 120_000)
+}, 240_000)

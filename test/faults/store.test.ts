@@ -105,4 +105,4 @@ test('a store that is killed or refused at any system call of its life loses not
     rows.push([name, seen, 'opens and works'])
   }
   expectOnPage('store calls', ['fault', 'what is seen', 'the store afterwards'], rows)
-}, 120_000)
+}, 300_000)

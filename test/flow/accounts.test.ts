@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs'
 import { copyFile, readFile, rename, writeFile } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import { join } from 'node:path'
@@ -150,10 +151,10 @@ test('a line that is added and saved is enough; one that goes drains; the rest k
   await said(child.child.stderr, /configuration applied/)
   await expect.poll(() => accounts(child)).toEqual(['a active', 'b active', 'c active'])
 
-  // And as a script does: in place. Meanwhile a request of each is under way.
+  // And as a script does: in place (at once, or a half of it may be seen). Meanwhile a request of each is under way.
   const running = ['a', 'b', 'c'].map(() => child.client().request(api('/held')))
   await expect.poll(() => held.length).toBe(3)
-  await writeFile(file, [HEADER, row('a'), row('c')].join('\n'))
+  writeFileSync(file, [HEADER, row('a'), row('c')].join('\n'))
   await said(child.child.stderr, /configuration applied/)
   expect(await accounts(child)).toEqual(['a active', 'c active'])
   for (const response of held) response.end(response.req.headers.authorization)
@@ -178,7 +179,7 @@ test('a file that is wrong changes nothing and says where, and the next save hea
   await using child = await folder.start()
   await expect.poll(() => accounts(child)).toEqual(['a active'])
   const refused = said(child.child.stderr, /refused.*\n/)
-  await writeFile(file, [HEADER, row('a'), 'b,client-b,secret-of-client-b'].join('\n'))
+  writeFileSync(file, [HEADER, row('a'), 'b,client-b,secret-of-client-b'].join('\n'))
   const told = await refused
   expect(told).toContain('accounts.csv:3: expected 4 fields as in the header, found 3')
   expect(told).not.toContain('secret-of')
@@ -192,7 +193,7 @@ test('a file that is wrong changes nothing and says where, and the next save hea
   expect(await again).toContain('other.ndjson:1: not JSON')
   const applied = said(child.child.stderr, /configuration applied/)
   const account = { ID: 'd', CLIENT: 'client-d', SECRET: 'secret-of-client-d', NOTE: '' }
-  await writeFile(other, `${JSON.stringify(account)}\n`)
+  writeFileSync(other, `${JSON.stringify(account)}\n`)
   await applied
   await expect.poll(() => accounts(child)).toEqual(['d active'])
 })

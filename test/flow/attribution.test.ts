@@ -3,6 +3,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { startApp, type TestApp } from '../support/app.ts'
 import { type AuthServer, startAuthServer } from '../support/auth-server.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 
 const open: AsyncDisposable[] = []
 function keep<Server extends AsyncDisposable>(server: Server): Server {
@@ -215,17 +216,12 @@ describe('while a token is renewed', () => {
       id,
       source: { type: 'oauth2', grant: 'refresh_token', tokenUrl, clientId, refreshToken },
     })
-    const app = keep(
-      await startApp({
-        pools: {
-          api: {
-            targets: [`http://127.0.0.1:${origin.port}`],
-            select: 'fill-first',
-            credentials: [credential('a', first), credential('b', second)],
-          },
-        },
-      }),
-    )
+    const pool = {
+      targets: [`http://127.0.0.1:${origin.port}`],
+      select: 'fill-first',
+      credentials: [credential('a', first), credential('b', second)],
+    }
+    const app = keep(await startApp({ pools: { api: pool } }, undefined, new PatientClock()))
     // Both have a token.
     while (Object.values(await states(app)).some((state) => state !== 'active')) {
       await new Promise((resolve) => setTimeout(resolve, 5))

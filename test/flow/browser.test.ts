@@ -88,7 +88,7 @@ describe('the example browser-spa.json', () => {
 
   test('ends at a refused password, with a picture and without the password', async () => {
     const { app } = await openShop({}, 'hunter2 wrong')
-    await vi.waitFor(async () => expect((await statusOf(app)).state).toBe('revoked'), 15_000)
+    await vi.waitFor(async () => expect((await statusOf(app)).state).toBe('revoked'), 40_000)
     const { lastError } = await statusOf(app)
     expect(lastError).toMatch(/^login refused: browser login at spa\.test:\d+: the page shows/)
     expect(lastError).not.toContain('hunter2')
@@ -127,7 +127,7 @@ describe('the browser leaves by the egress of its credential', () => {
     const { spa, app } = await openShop({ egress: [proxy.url] })
     await vi.waitFor(
       async () => expect((await statusOf(app)).lastError).toMatch(/egress way is down/),
-      15_000,
+      40_000,
     )
     expect(spa.origin.connections).toBe(0)
   })

@@ -22,7 +22,7 @@ afterEach(async () => {
 const learned = (generation = 1, id = 'ann') =>
   vi.waitFor(async () => {
     expect(await scene.status(id)).toMatchObject({ state: 'active', generation })
-  })
+  }, 20_000)
 
 const exampleOf = async (name: string) => {
   vi.stubEnv('SHOP_API', scene.apiUrl)

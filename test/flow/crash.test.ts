@@ -98,8 +98,9 @@ class Lane implements AsyncDisposable {
   /** Kills the proxy when an answer of the endpoint has got lost on its way. */
   async lostAnswer(): Promise<void> {
     await using child = await this.#started()
-    this.#auth.fail('lost-answer')
-    await child.admin('/api/pools/api/credentials/a/refresh', 'POST')
+    // At that very moment: a while later it would have asked again.
+    this.#auth.fail({ lost: () => void child.child.kill('SIGKILL') })
+    await child.admin('/api/pools/api/credentials/a/refresh', 'POST').catch(() => {})
     await child.kill()
     this.#auth.fail(undefined)
     this.kills += 1

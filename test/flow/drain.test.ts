@@ -9,6 +9,7 @@ import { startApp, type TestApp } from '../support/app.ts'
 import { ProxyClient } from '../support/client.ts'
 import { Listener } from '../support/listener.ts'
 import { startOrigin } from '../support/origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 import { json, startScriptedEndpoint } from '../support/scripted-endpoint.ts'
 
@@ -63,7 +64,7 @@ function configFor(port: number, more: object = {}) {
 }
 
 async function start(config: object): Promise<TestApp> {
-  const app = await startApp(config)
+  const app = await startApp(config, undefined, new PatientClock())
   open.push(app)
   return app
 }

@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { startApp, type TestApp } from '../support/app.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 
 let secure: Origin
@@ -24,17 +25,21 @@ afterEach(async () => {
 })
 
 async function start(config: object = {}, pool: object = {}): Promise<TestApp> {
-  app = await startApp({
-    upstream: trusting(['api.test', 'other.test', 'plain.test', 'open.test']),
-    ...config,
-    pools: {
-      api: {
-        targets: [`api.test:${secure.port}`, `http://plain.test:${plain.port}`],
-        credentials: [{ id: 'one', source: { type: 'static', token: 'tok-secret-1' } }],
-        ...pool,
+  app = await startApp(
+    {
+      upstream: trusting(['api.test', 'other.test', 'plain.test', 'open.test']),
+      ...config,
+      pools: {
+        api: {
+          targets: [`api.test:${secure.port}`, `http://plain.test:${plain.port}`],
+          credentials: [{ id: 'one', source: { type: 'static', token: 'tok-secret-1' } }],
+          ...pool,
+        },
       },
     },
-  })
+    undefined,
+    new PatientClock(),
+  )
   return app
 }
 

@@ -252,7 +252,8 @@ describe('gRPC through the proxy', () => {
 
   test('a deadline and a cancel reach the server', async () => {
     const { error } = await call(METHODS.hanging, Buffer.from('x'), {
-      deadline: new Date(Date.now() + 1000),
+      // Long enough for it to be under way by then.
+      deadline: new Date(Date.now() + 4000),
     })
     expect(error?.code).toBe(status.DEADLINE_EXCEEDED)
     while (cancelled < 1) await tick()

@@ -3,6 +3,7 @@ import { startApp, type TestApp } from '../support/app.ts'
 import { type AuthServer, startAuthServer } from '../support/auth-server.ts'
 import { type KeyIssuer, makeKey, type SigningKey, startKeyIssuer } from '../support/key-issuer.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 
 let one: SigningKey
 let two: SigningKey
@@ -96,8 +97,8 @@ describe('with a real authorization server', () => {
       ),
     )
     expect((await get(app, origin)).status).toBe(503)
-    const [credential] = await credentials(app)
-    expect(credential.lastError).toBe('the new token was refused: it is not a signed JWT')
+    const told = async () => (await credentials(app))[0].lastError
+    await expect.poll(told).toBe('the new token was refused: it is not a signed JWT')
     expect(origin.requests).toHaveLength(0)
   })
 })
@@ -170,8 +171,9 @@ describe('an issuer whose clock is ten minutes ahead', () => {
     )
     expect((await get(app, origin)).status).toBe(200)
     const [{ issuedAt, expiresAt }] = await credentials(app)
-    expect(Math.abs(Date.parse(issuedAt) - Date.now())).toBeLessThan(3000)
-    expect(Math.abs(Date.parse(expiresAt) - Date.now() - 3600_000)).toBeLessThan(3000)
+    // To half a minute: ten would be believed otherwise.
+    expect(Math.abs(Date.parse(issuedAt) - Date.now())).toBeLessThan(30_000)
+    expect(Math.abs(Date.parse(expiresAt) - Date.now() - 3600_000)).toBeLessThan(30_000)
   })
 })
 
@@ -188,7 +190,8 @@ test('a token is not sent before its nbf', async () => {
 
 test('a token of unknown end is renewed ahead once a refusal has told its lifetime', async () => {
   const issuer = keep(await startKeyIssuer(one))
-  issuer.claims = () => ({ exp: undefined })
+  const clock = new PatientClock()
+  Object.defineProperty(issuer, 'aheadMs', { get: () => clock.now() - Date.now() })
   let bornAt = 0
   let token = ''
   const statuses: number[] = []
@@ -196,8 +199,8 @@ test('a token of unknown end is renewed ahead once a refusal has told its lifeti
     await startOrigin({
       handler: (request, response) => {
         const sent = request.headers.authorization ?? ''
-        if (sent !== token) [token, bornAt] = [sent, Date.now()]
-        const status = Date.now() - bornAt > 1500 ? 401 : 200
+        if (sent !== token) [token, bornAt] = [sent, clock.now()]
+        const status = clock.now() - bornAt > 1500 ? 401 : 200
         statuses.push(status)
         response.writeHead(status).end()
       },
@@ -206,7 +209,11 @@ test('a token of unknown end is renewed ahead once a refusal has told its lifeti
   let jti = 0
   issuer.claims = () => ({ exp: undefined, jti: String(++jti) })
   const app = keep(
-    await startApp(config(origin, issuer, { refresh: { minInterval: '1s', floor: '500ms' } })),
+    await startApp(
+      config(origin, issuer, { refresh: { minInterval: '1s', floor: '500ms' } }),
+      undefined,
+      clock,
+    ),
   )
   const lifetime = async () => (await credentials(app))[0].lifetime
   expect((await get(app, origin)).status).toBe(200)
@@ -222,4 +229,4 @@ test('a token of unknown end is renewed ahead once a refusal has told its lifeti
     return (await credentials(app))[0].generation === 4
   })
   expect(refusals()).toBe(1)
-}, 15_000)
+})

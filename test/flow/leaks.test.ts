@@ -135,7 +135,7 @@ beforeEach(async () => {
 /** With nobody left, nothing is held; and after the proxy has stopped nothing at all. */
 afterEach(async () => {
   auth.fail(undefined)
-  await expect.poll(held, { timeout: 5000 }).toEqual({ front: 0, inFlight: 0, waiting: 0 })
+  await expect.poll(held).toEqual({ front: 0, inFlight: 0, waiting: 0 })
   await app.app.stop()
   expect(clock.pending).toEqual(new Set())
   await expect.poll(() => origin.openConnections).toBe(0)

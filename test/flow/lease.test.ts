@@ -119,7 +119,7 @@ describe('a lease', () => {
     })
     expect(first.lease).toMatch(/^[\w-]{24}$/)
     const left = Date.parse(first.expiresAt) - Date.now()
-    expect(left).toBeGreaterThan(50_000)
+    expect(left).toBeGreaterThan(40_000)
     expect(left).toBeLessThanOrEqual(60_000)
     const [b, c] = [await lease({ credential: 'b' }), await lease({ credential: 'c' })]
     expect(b.egress).toEqual({ name: 'lan', url: 'local://127.0.0.3' })
@@ -127,7 +127,7 @@ describe('a lease', () => {
   })
 
   test('ends with its token where that comes first', async () => {
-    const expiresAt = new Date(Date.now() + 10_000).toISOString()
+    const expiresAt = new Date(Date.now() + 30_000).toISOString()
     await start({
       credentials: [{ id: 'a', source: { type: 'static', token: 'short', expiresAt } }],
     })
@@ -177,10 +177,10 @@ describe('limits', () => {
 
   test('of concurrency are free again when an unreported lease has expired', async () => {
     await start({ limits: { concurrency: 1 } })
-    const first = await lease({ ttlSeconds: 1 })
     const asked = performance.now()
+    const first = await lease({ ttlSeconds: 1 })
     expect((await get()).status).toBe(200)
-    expect(performance.now() - asked).toBeGreaterThan(500)
+    expect(performance.now() - asked).toBeGreaterThan(990)
     expect(await codeOf(report(first, { status: 401 }))).toEqual([409, 'LEASE_OVER'])
     expect(await stateOf()).toBe('active')
     const { traces } = await app.admin('/api/traces?verdict=unreported')
@@ -188,13 +188,13 @@ describe('limits', () => {
   })
 
   test('of a rate count leases and requests together, from the start', async () => {
-    await start({ limits: { rate: ['2/10s'] } })
+    await start({ limits: { rate: ['2/60s'] } })
     await lease()
     expect((await get()).status).toBe(200)
     const refused = await ask({ waitSeconds: 0 })
     expect([refused.status, refused.body.error?.code]).toEqual([503, 'POOL_EXHAUSTED'])
-    expect(Number(refused.retryAfter)).toBeGreaterThanOrEqual(9)
-    expect(Number(refused.retryAfter)).toBeLessThanOrEqual(11)
+    expect(Number(refused.retryAfter)).toBeGreaterThanOrEqual(30)
+    expect(Number(refused.retryAfter)).toBeLessThanOrEqual(61)
   })
 
   test('of the queue hold: QUEUE_FULL beyond it, and a worker that leaves is gone from it', async () => {
@@ -218,7 +218,8 @@ describe('limits', () => {
     await lease()
     const asked = performance.now()
     expect(await codeOf(ask({ waitSeconds: 0.2 }))).toEqual([503, 'POOL_EXHAUSTED'])
-    expect(performance.now() - asked).toBeLessThan(5000)
+    // Far from the pool's own patience of half a minute.
+    expect(performance.now() - asked).toBeLessThan(15_000)
   })
 })
 

@@ -6,6 +6,7 @@ import { startApp, type TestApp } from '../support/app.ts'
 import { ChildFolder } from '../support/child-app.ts'
 import type { ClientResponse } from '../support/client.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { Pauses } from '../support/pauses.ts'
 
 /** A timer of Node's may ring that much early. */
 const JITTER_MS = 5
@@ -127,28 +128,40 @@ describe('a rate', () => {
     const arrivals = await startApi()
     const running = await start({ limits: { rate: ['10/s'] } })
     using sent = new SendTimes()
+    using pauses = new Pauses()
     // The first second's requests, so that the rush of clients falls into a time in which none may go.
     await Promise.all(Array.from({ length: 10 }, () => get(running)))
-    await crowd(running, 300, () => arrivals.length >= 50)
+    let lost = 0
+    await crowd(running, 300, () => {
+      if (arrivals.length < 50) return false
+      lost ||= pauses.lost
+      return true
+    })
     expect(sent.times.length).toBe(arrivals.length)
     expect(mostWithin(sent.times, 1000)).toBe(10)
     // Five times ten requests take four seconds at least. That 95 % is used is shown in test/pool, where only
     // the pool runs: here 300 clients, the origin and the proxy share one process with whatever else is tested.
     const took = (sent.times[49] as number) - (sent.times[0] as number)
-    expect(4000 / took).toBeGreaterThanOrEqual(0.85)
+    expect(took - lost).toBeLessThanOrEqual(4000 / 0.85)
   })
 
   test('holds beside others: each window of each is kept', async () => {
     const arrivals = await startApi()
     const running = await start({ limits: { rate: ['5/s', '8/3s'] } })
     using sent = new SendTimes()
+    using pauses = new Pauses()
     await Promise.all(Array.from({ length: 5 }, () => get(running)))
-    await crowd(running, 50, () => arrivals.length >= 16)
+    let lost = 0
+    await crowd(running, 50, () => {
+      if (arrivals.length < 16) return false
+      lost ||= pauses.lost
+      return true
+    })
     expect(sent.times.length).toBe(arrivals.length)
     expect(mostWithin(sent.times, 1000)).toBe(5)
     expect(mostWithin(sent.times, 3000)).toBe(8)
     const took = (sent.times[15] as number) - (sent.times[0] as number)
-    expect(4000 / took).toBeGreaterThanOrEqual(0.85)
+    expect(took - lost).toBeLessThanOrEqual(4000 / 0.85)
   })
 
   test('of a minute survives kill -9', async () => {
@@ -175,10 +188,15 @@ describe('a rate', () => {
   test('that is used up is told by POOL_EXHAUSTED after the wait, with the time that is left', async () => {
     const arrivals = await startApi()
     const running = await start({ limits: { rate: ['1/10s'] }, queue: { wait: '100ms' } })
+    const first = performance.now()
     expect((await get(running)).status).toBe(200)
     const started = performance.now()
-    expect(codeOf(await get(running))).toEqual([503, 'POOL_EXHAUSTED', 10])
-    expect(performance.now() - started).toBeGreaterThan(95)
+    const [status, code, retryAfter] = codeOf(await get(running))
+    const ended = performance.now()
+    expect([status, code]).toEqual([503, 'POOL_EXHAUSTED'])
+    expect(ended - started).toBeGreaterThan(95)
+    expect(retryAfter).toBeGreaterThanOrEqual(Math.ceil((10_000 - (ended - first)) / 1000))
+    expect(retryAfter).toBeLessThanOrEqual(10)
     expect(arrivals).toHaveLength(1)
   })
 })
@@ -248,6 +266,7 @@ describe('a 429', () => {
       else response.end()
     })
     const running = await start({ select: 'fill-first' }, ['a', 'b'])
+    using pauses = new Pauses()
     expect((await get(running)).status).toBe(200)
     expect(arrivals.map(({ token }) => token)).toEqual(['token-of-a', 'token-of-b'])
     limiting = false
@@ -257,7 +276,7 @@ describe('a 429', () => {
     const [limited, again] = arrivals.filter(({ token }) => token === 'token-of-a')
     const rested = (again?.at ?? 0) - (limited?.at ?? 0)
     expect(rested).toBeGreaterThanOrEqual(2000 - JITTER_MS)
-    expect(rested).toBeLessThan(3000)
+    expect(rested - pauses.lost).toBeLessThan(3000)
   })
 
   test('of the only credential reaches the client as it came, and the next request waits', async () => {

@@ -196,5 +196,5 @@ test('a token in a file is replaced with it', async () => {
     (await app.client().request(origin.url)).json<{ authorization: string }>().authorization
   expect(await seen()).toBe('Bearer first')
   await write('second')
-  await expect.poll(seen, { timeout: 5000 }).toBe('Bearer second')
+  await expect.poll(seen).toBe('Bearer second')
 })

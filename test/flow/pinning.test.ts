@@ -248,15 +248,15 @@ test('10,000 mixed requests: no token ever leaves by another egress, whatever fa
     await ask(client, 1)
     return (await app.admin('/api/pools/api')).tokens
   }
-  await expect.poll(state, { timeout: 10_000 }).toMatchObject({ active: accounts.length })
+  await expect.poll(state).toMatchObject({ active: accounts.length })
   sightings.length = 0
   const get = METHODS.length
   const burst = () => Promise.all(Array.from({ length: 40 }, () => ask(client, get)))
-  await expect.poll(burst, { timeout: 10_000 }).toEqual(Array(40).fill('200'))
+  await expect.poll(burst).toEqual(Array(40).fill('200'))
   expectPinned()
   expect(new Set(sightings.map(({ address }) => address)).size).toBe(accounts.length)
   expect(accounts.map(({ auth }) => auth.reuseDetected)).toEqual([0, 0, 0, 0])
   const { credentials, waiting } = await app.admin('/api/pools/api')
   expect(waiting).toBe(0)
   expect(credentials.map(({ inFlight }: { inFlight: number }) => inFlight)).toEqual([0, 0, 0, 0])
-}, 120_000)
+}, 300_000)

@@ -121,7 +121,7 @@ test('with another address its credentials rest, others carry on, and no token l
   seen = WATCHED
   const running = app
   const states = async () => (await credentials(running)).map((each) => (each as string[])[0])
-  await expect.poll(states, { timeout: 5000 }).toEqual(['active', 'active', 'active'])
+  await expect.poll(states).toEqual(['active', 'active', 'active'])
   expect((await get('both.example.test', app)).json()).toMatchObject({ remoteAddress: WATCHED })
   expect((await get('one.example.test', app)).status).toBe(200)
   expect([...auth.remoteAddresses]).toEqual([WATCHED])

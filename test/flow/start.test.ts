@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { begin, said } from '../cli/command-line.ts'
 import { Folder } from '../config/folder.ts'
+import { Pauses } from '../support/pauses.ts'
 
 /** What only some configurations or commands need, and what the first admin request loads. */
 const LATER = [
@@ -90,11 +91,12 @@ describe('a plain start', () => {
     const bare = spawn(process.execPath, ['-e', 'console.log(); setInterval(() => {}, 1000)'])
     onTestFinished(() => void bare.kill('SIGKILL'))
     await said(bare.stdout, /\n/)
+    using pauses = new Pauses()
     const began = performance.now()
     const child = begin(['start', '--json'], { cwd: folder.path })
     await said(child.stdout, /\n/)
     // Bounds for a regression of kind: measured are 0.4 s and 30 MB.
-    expect(performance.now() - began).toBeLessThan(5000)
+    expect(performance.now() - began - pauses.lost).toBeLessThan(10_000)
     expect(residentMegabytes(child.pid) - residentMegabytes(bare.pid)).toBeLessThan(55)
   })
 })

@@ -10,6 +10,7 @@ import { testAuthority } from '../support/certificates.ts'
 import { startHttpProxy } from '../support/http-proxy.ts'
 import { Http2Client } from '../support/http2-client.ts'
 import { Listener } from '../support/listener.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 import { startSocksProxy } from '../support/socks-proxy.ts'
 
@@ -80,7 +81,7 @@ function serve(server: Server): void {
 }
 
 async function start(egress?: string, more: object = {}): Promise<void> {
-  app = await startApp({
+  const config = {
     ...more,
     upstream: trusting(['api.test']),
     ...(egress !== undefined && { egress: { way: egress } }),
@@ -103,7 +104,8 @@ async function start(egress?: string, more: object = {}): Promise<void> {
         ],
       },
     },
-  })
+  }
+  app = await startApp(config, undefined, new PatientClock())
   open.push(app)
 }
 

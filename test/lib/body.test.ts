@@ -81,7 +81,7 @@ test('a folder that cannot be written costs the replay, not the request', async 
     dir: join(dir, 'none'),
   })
   expect((await drain(body.open())).equals(data)).toBe(true)
-  await vi.waitFor(() => expect(body.replayable).toBe(false))
+  await vi.waitFor(() => expect(body.replayable).toBe(false), 20_000)
   body.release()
 })
 

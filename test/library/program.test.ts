@@ -132,7 +132,7 @@ describe('a program that runs Cupbearer inside itself', () => {
     const facts = { api: `https://api.test:${origin.port}`, upstream: trusting(['api.test']) }
     const ended = await run(process.execPath, ['out/program.js', JSON.stringify(facts)], at)
     told = JSON.parse(ended.stdout)
-  }, 60_000)
+  }, 120_000)
   afterAll(async () => {
     await origin.close()
     await folder[Symbol.asyncDispose]()

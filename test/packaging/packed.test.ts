@@ -16,7 +16,7 @@ let packed: Packed
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'cupbearer-packed-'))
   packed = installPacked(folder)
-}, 120_000)
+}, 240_000)
 afterAll(() => rm(folder, { recursive: true, force: true }))
 
 test('the package holds what runs, and nothing that does not', () => {

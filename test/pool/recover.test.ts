@@ -123,6 +123,19 @@ describe('after an expired answer', () => {
     expect(t.state()).toBe('active')
     expect(t.lease().token.reveal()).toBe('a-4')
   })
+
+  test('of a token whose renewal has just failed says nothing new', async () => {
+    await using t = await TestPool.open(poolConfig([credential('a')]))
+    t.source('a').script = () => Promise.reject(new SourceError('transient', 'HTTP 503'))
+    const [first, late] = [t.send(expired), t.send(expired)]
+    await t.pool.recover(first)
+    const recovery = await t.pool.recover(late)
+    expect(recovery).toMatchObject({ result: 'failed', quarantined: false, reason: 'HTTP 503' })
+    expect([t.state(), t.source('a').obtained]).toEqual(['cooling', 2])
+    t.source('a').script = async () => undefined
+    await t.clock.run(1000)
+    expect(t.state()).toBe('active')
+  })
 })
 
 describe('quarantine', () => {

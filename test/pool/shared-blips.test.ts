@@ -83,7 +83,7 @@ const CASES = (Object.keys(SCRIPTS) as (keyof typeof SCRIPTS)[]).flatMap((name) 
 ])
 
 describe.concurrent('a connection that breaks while a token is renewed', {
-  timeout: 20_000,
+  timeout: 60_000,
 }, () => {
   test.each(CASES)(
     '%s, its %s lost: all who wait get the new token, by one refresh',

@@ -1,6 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { Pauses } from '../support/pauses.ts'
 import { fixed, poolConfig } from '../support/pool.ts'
 import { RedisServer } from '../support/redis.ts'
 import { RotatingEndpoint, SharedInstance, until } from '../support/shared-pool.ts'
@@ -45,10 +46,17 @@ async function drive(instance: SharedInstance, sent: number[], signal: AbortSign
   }
 }
 
-function lasting(ms: number): AbortSignal {
-  const signal = AbortSignal.timeout(Math.ceil(ms))
-  setMaxListeners(0, signal)
-  return signal
+/** Ends when the time is over and enough has been done, however slow the machine is. */
+function lasting(ms: number, enough: () => boolean): AbortSignal {
+  const end = new AbortController()
+  setMaxListeners(0, end.signal)
+  const over = performance.now() + ms
+  const timer = setInterval(() => {
+    if (performance.now() < over || !enough()) return
+    clearInterval(timer)
+    end.abort()
+  }, 5)
+  return end.signal
 }
 
 /** The most that was sent within any window. */
@@ -75,14 +83,13 @@ describe('limits over several instances', () => {
         async ({ count, windowMs, clients }) => {
           const all = await instances(clients.length, { rate: [`${count}/${windowMs}ms`] })
           const sent: number[] = []
-          const end = lasting(2.2 * windowMs)
+          const end = lasting(2.2 * windowMs, () => sent.length >= count)
           await Promise.all(
             clients.flatMap((many, index) =>
               Array.from({ length: many }, () => drive(all[index] as SharedInstance, sent, end)),
             ),
           )
           expect(most(sent, windowMs)).toBeLessThanOrEqual(count)
-          expect(sent.length).toBeGreaterThanOrEqual(count)
           for (const instance of open.splice(0)) await instance[Symbol.asyncDispose]()
         },
       ),
@@ -93,7 +100,11 @@ describe('limits over several instances', () => {
   test('are used up while work waits, by each instance that has some', async () => {
     const all = await instances(3, { rate: ['20/s'] })
     const sent = all.map(() => [] as number[])
-    const end = lasting(3000)
+    const enough = () =>
+      sent.flat().length >= 54 && sent.every((each, index) => each.length >= (index < 2 ? 6 : 2))
+    const end = lasting(0, enough)
+    using pauses = new Pauses()
+    const began = performance.now()
     await Promise.all(
       all.flatMap((each, index) =>
         Array.from({ length: [40, 10, 1][index] as number }, () =>
@@ -103,16 +114,14 @@ describe('limits over several instances', () => {
     )
     const total = sent.flat()
     expect(most(total, 1000)).toBeLessThanOrEqual(20)
-    expect(total.length).toBeGreaterThanOrEqual(54)
-    const [many, some, single] = sent.map(({ length }) => length) as [number, number, number]
-    expect(Math.min(many, some)).toBeGreaterThanOrEqual(6)
-    expect(single).toBeGreaterThanOrEqual(2)
+    // The 54th could come after 2 s at the soonest. The store's own process may have to wait for a core, too.
+    expect(performance.now() - began - pauses.lost).toBeLessThan(4000)
   })
 
   test('count the uses of a token once', async () => {
     const all = await instances(3, { uses: 30 })
     const sent: number[] = []
-    const end = lasting(1500)
+    const end = lasting(1500, () => sent.length >= 30)
     await Promise.all(
       all.flatMap((each) => Array.from({ length: 10 }, () => drive(each, sent, end))),
     )
@@ -125,7 +134,7 @@ describe('limits over several instances', () => {
     let running = 0
     let most = 0
     const served = all.map(() => 0)
-    const end = lasting(1500)
+    const end = lasting(0, () => served.every((count) => count > 20))
     const work = async (instance: SharedInstance, index: number) => {
       while (!end.aborted) {
         const lease = await instance.get({}, end).catch(() => undefined)
@@ -141,7 +150,6 @@ describe('limits over several instances', () => {
     }
     await Promise.all(all.flatMap((each, index) => [1, 2, 3, 4, 5].map(() => work(each, index))))
     expect(most).toBe(4)
-    for (const count of served) expect(count).toBeGreaterThan(20)
   })
 
   test('pass a single slot from one instance to the other', async () => {

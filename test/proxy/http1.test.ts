@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type Peer, type RawOrigin, startRawOrigin, until } from '../egress/raw-origin.ts'
 import { startApp, type TestApp } from '../support/app.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 import { RawClient } from './raw-client.ts'
 
@@ -30,17 +31,21 @@ afterEach(() => app[Symbol.asyncDispose]())
 async function start(server: object = {}, more: object = {}): Promise<void> {
   react = {}
   seen = []
-  app = await startApp({
-    server,
-    upstream: trusting(['plain.test']),
-    pools: {
-      api: {
-        targets: [`http://${authority}`],
-        credentials: [{ id: 'a', source: { type: 'static', token: 'token-of-a' } }],
+  app = await startApp(
+    {
+      server,
+      upstream: trusting(['plain.test']),
+      pools: {
+        api: {
+          targets: [`http://${authority}`],
+          credentials: [{ id: 'a', source: { type: 'static', token: 'token-of-a' } }],
+        },
       },
+      ...more,
     },
-    ...more,
-  })
+    undefined,
+    new PatientClock(),
+  )
 }
 
 const client = () => RawClient.inside(app, authority)

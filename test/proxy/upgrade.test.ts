@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type Peer, type RawOrigin, startRawOrigin, until } from '../egress/raw-origin.ts'
 import { startApp, type TestApp } from '../support/app.ts'
+import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 import { RawClient } from './raw-client.ts'
 
@@ -28,17 +29,21 @@ afterEach(() => app[Symbol.asyncDispose]())
 async function start(server: object = {}): Promise<RawClient> {
   heads = []
   react = (peer) => peer.write(SWITCH)
-  app = await startApp({
-    server,
-    upstream: trusting(['plain.test']),
-    pools: {
-      api: {
-        targets: [`http://${authority}`],
-        limits: { concurrency: 1 },
-        credentials: [{ id: 'a', source: { type: 'static', token: 'token-of-a' } }],
+  app = await startApp(
+    {
+      server,
+      upstream: trusting(['plain.test']),
+      pools: {
+        api: {
+          targets: [`http://${authority}`],
+          limits: { concurrency: 1 },
+          credentials: [{ id: 'a', source: { type: 'static', token: 'token-of-a' } }],
+        },
       },
     },
-  })
+    undefined,
+    new PatientClock(),
+  )
   return RawClient.inside(app, authority)
 }
 

@@ -192,7 +192,7 @@ test.each([
     message.destroy()
     // Its trace is there once the exchange has ended.
     await expect
-      .poll(async () => (await app.admin('/api/traces?limit=1')).traces[0]?.url, { timeout: 5000 })
+      .poll(async () => (await app.admin('/api/traces?limit=1')).traces[0]?.url)
       .toContain(path)
   },
 )

@@ -32,9 +32,7 @@ test('tokens lie sealed on the disk, in files for their owner alone, whatever th
       },
       dir,
     )
-    await expect
-      .poll(async () => (await app.admin('/api/pools/supplier')).tokens.active, { timeout: 10_000 })
-      .toBe(1)
+    await expect.poll(async () => (await app.admin('/api/pools/supplier')).tokens.active).toBe(1)
     // Kept while it runs, and kept when it has ended.
     await inspectFolder(secrets)
   } finally {

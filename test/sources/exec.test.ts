@@ -8,6 +8,7 @@ import { Secret } from '../../src/lib/secret.ts'
 import type { SourceContext } from '../../src/sources/source.ts'
 import type { TokenSet } from '../../src/token/token.ts'
 import { sourceOf } from '../support/login-source.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { clockAt, sourceContext } from '../support/source-context.ts'
 
 const NOW = Date.UTC(2026, 0, 1)
@@ -49,7 +50,7 @@ const pidIn = async (file: string): Promise<number> =>
     const pid = Number(await readFile(join(folder, file), 'utf8'))
     if (!(pid > 0)) throw new Error('not written yet')
     return pid
-  })
+  }, 20_000)
 
 describe('what a command prints', () => {
   it.each<[string, unknown, Partial<Record<keyof TokenSet, unknown>>]>([
@@ -176,10 +177,13 @@ describe('a command', () => {
     const hanging = shell(`sleep 1000 & echo $! > ${folder}/a; echo $$ > ${folder}/b; wait`, {
       timeout: '300ms',
     })
-    expect(await failureOf(hanging)).toMatch(/did not end in time$/)
-    for (const file of ['a', 'b']) {
-      const pid = await pidIn(file)
-      await vi.waitFor(async () => expect(await lives(pid)).toBe(false))
+    const clock = new ManualClock()
+    const failed = failureOf(hanging, { clock })
+    const pids = [await pidIn('a'), await pidIn('b')]
+    clock.advance(300)
+    expect(await failed).toMatch(/did not end in time$/)
+    for (const pid of pids) {
+      await vi.waitFor(async () => expect(await lives(pid)).toBe(false), 20_000)
     }
   })
 
@@ -192,7 +196,7 @@ describe('a command', () => {
     expect(await lives(pid)).toBe(true)
     abort.abort()
     expect(await failed).toMatch(/did not end in time$/)
-    await vi.waitFor(async () => expect(await lives(pid)).toBe(false))
+    await vi.waitFor(async () => expect(await lives(pid)).toBe(false), 20_000)
   })
 
   it('leaves nothing running when it ends, and is not waited for by what it left', async () => {
@@ -200,7 +204,7 @@ describe('a command', () => {
     const { token } = await source.obtain(undefined, sourceContext())
     expect(token.reveal()).toBe('token')
     const pid = await pidIn('d')
-    await vi.waitFor(async () => expect(await lives(pid)).toBe(false))
+    await vi.waitFor(async () => expect(await lives(pid)).toBe(false), 20_000)
   })
 
   it('that left a process in a group of its own is not waited for either', async () => {

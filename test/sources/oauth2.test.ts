@@ -145,7 +145,7 @@ describe('a refresh token', () => {
     await using server = await startAuthServer()
     const refreshToken = new Secret(await server.issueRefreshToken())
     const alice = source(server, { grant: 'refresh_token', refreshToken })
-    server.fail('lost-answer')
+    server.fail({ lost: () => {} })
     await expect(alice.obtain(undefined, sourceContext())).rejects.toMatchObject({
       kind: 'transient',
     })

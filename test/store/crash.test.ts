@@ -82,4 +82,4 @@ test('loses nothing that it called saved in 32 kills at random points', async ()
     }
   }
   expect(saved).toBeGreaterThan(100)
-}, 60_000)
+}, 120_000)

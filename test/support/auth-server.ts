@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { Provider } from 'oidc-provider'
 import { adapterFor, createAuthStore } from './auth-store.ts'
 
-/** What the token endpoint does instead of its work; `lost-answer` works, then drops the connection. */
+/** What the token endpoint does instead of its work. */
 export type FailMode =
   | '500'
   | '429'
@@ -14,8 +14,11 @@ export type FailMode =
   | 'redirect'
   | 'hang'
   | 'reset'
-  | 'lost-answer'
+  /** Does its work, then calls this and drops the connection in place of the answer. */
+  | { readonly lost: () => void }
   | { readonly delayMs: number }
+  /** Answers when this has come about. */
+  | { readonly after: Promise<void> }
 
 export interface TokenCall {
   /** Known once the provider has read the request, so by the time it answers. */
@@ -98,12 +101,16 @@ export async function startAuthServer(options: AuthServerOptions = {}): Promise<
     calls.push(call)
     callOf.set(request, call)
     if (mode === undefined) handle(request, response)
-    else if (mode === 'lost-answer') {
+    else if (typeof mode === 'object' && 'lost' in mode) {
+      const { lost } = mode
       response.end = () => {
+        lost()
         request.socket.resetAndDestroy()
         return response
       }
       handle(request, response)
+    } else if (typeof mode === 'object' && 'after' in mode) {
+      void mode.after.then(() => handle(request, response))
     } else if (typeof mode === 'object') {
       const timer = setTimeout(() => {
         timers.delete(timer)
@@ -277,7 +284,7 @@ async function quietly<Value>(job: () => Promise<Value>): Promise<Value> {
 }
 
 async function failWith(
-  mode: Exclude<FailMode, object | 'lost-answer'>,
+  mode: Exclude<FailMode, object>,
   call: { grant: string },
   request: IncomingMessage,
   response: ServerResponse,

@@ -5,7 +5,7 @@ import { rename, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
-import { type CommandLine, MAIN, said } from '../cli/command-line.ts'
+import { type CommandLine, hear, MAIN, said } from '../cli/command-line.ts'
 import { ProxyClient, type ProxyClientOptions } from './client.ts'
 
 const ADMIN_TOKEN = 'admin-token-of-the-test'
@@ -77,7 +77,7 @@ export class ChildApp implements AsyncDisposable {
     this.#ready = ready
     this.#closed = once(child, 'close')
     child.stdout.resume()
-    child.stderr.resume()
+    hear(child.stderr)
   }
 
   get proxyUrl(): string {

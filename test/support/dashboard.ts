@@ -48,7 +48,7 @@ export class Dashboard implements AsyncDisposable {
   ): Promise<Dashboard> {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
     const page = await context.newPage()
-    page.setDefaultTimeout(15_000)
+    page.setDefaultTimeout(40_000)
     const problems: string[] = []
     await page.exposeFunction('noteViolation', (what: string) => problems.push(`CSP: ${what}`))
     await page.addInitScript({ content: NOTE_VIOLATIONS })

@@ -115,7 +115,7 @@ export class SharedInstance implements AsyncDisposable {
   }
 
   get(request: LeaseRequest = {}, signal = new AbortController().signal): Promise<Lease> {
-    return this.pool.wait(request, signal)
+    return this.pool.wait(request, { signal })
   }
 
   /** A whole request. */
@@ -145,7 +145,7 @@ export class SharedInstance implements AsyncDisposable {
 }
 
 /** Waits for what messages between instances bring about. */
-export async function until(done: () => boolean, ms = 8000): Promise<void> {
+export async function until(done: () => boolean, ms = 30_000): Promise<void> {
   const end = performance.now() + ms
   while (!done()) {
     if (performance.now() > end) throw new Error('it did not come about')
