@@ -321,10 +321,11 @@ export class Front extends MitmProxy implements Http1Front {
       secure.destroy()
     })
     secure.once('close', () => socket.destroy())
-    secure.once('end', pending.left)
+    const ended = () => secure.destroy()
+    secure.once('end', ended)
     secure.once('secure', () => {
       pending.ready()
-      secure.off('end', pending.left)
+      secure.off('end', ended)
       const name = (secure as TLSSocket & { servername?: string | false | null }).servername
       const misdirected = typeof name === 'string' && normalizeHost(name) !== host
       this.#accept(secure, destination, misdirected)

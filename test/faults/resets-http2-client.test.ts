@@ -179,7 +179,7 @@ const PHASES: Record<string, (client: FrameClient) => Promise<unknown>> = {
 const WITHOUT_STREAM = ['before the preface', 'after SETTINGS', 'within a field block']
 
 const ENDS: Record<string, (client: FrameClient) => void> = {
-  'resets the connection': ({ tcp }) => tcp.resetAndDestroy(),
+  'resets the connection': (client) => client.reset(),
   'ends the connection': ({ socket }) => socket.end(),
   'resets the stream with NO_ERROR': (client) => client.send(reset(1, 0)),
   'resets the stream with INTERNAL_ERROR': (client) => client.send(reset(1, 2)),

@@ -180,7 +180,7 @@ test.each(Object.entries(ORIGINS))(
         client.greet()
         await say(random, client, conversation(random, authority))
         for (let turns = random(20); turns > 0; turns--) await tick()
-        if (random(2) === 0) client.tcp.resetAndDestroy()
+        if (random(2) === 0) client.reset()
       }
     }
     await Promise.all(Array.from({ length: LANES }, lane))

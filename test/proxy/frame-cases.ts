@@ -46,8 +46,8 @@ export type Case = readonly [name: string, frames: () => Buffer[], outcome: stri
 
 /**
  * What a client says after its preface, and what becomes of it: of the connection, else of stream 1. `closed` is a
- * connection error of which node:http2 tells no code: GOAWAY comes before the end only where there is time for it
- * (RFC 9113 §5.4.1 has it as SHOULD).
+ * connection error of which node:http2 tells no code but INTERNAL_ERROR, and that only where there is time for it
+ * before the end (RFC 9113 §5.4.1 has GOAWAY as SHOULD).
  */
 export const CASES: readonly Case[] = [
   // §5.1, stream states.

@@ -91,6 +91,7 @@ async function outcomeOf(client: FrameClient): Promise<string> {
     client.send(frame(FRAME.ping, 0, 0, Buffer.alloc(8, MARK)))
     while (answers() < pings && !closed && client.goaway === undefined) await moved(client)
   }
+  if (client.goaway === CODES.indexOf('INTERNAL_ERROR')) return 'closed'
   if (client.goaway !== undefined) return `connection ${CODES[client.goaway]}`
   if (closed) return 'closed'
   const code = client.resetOf(1)

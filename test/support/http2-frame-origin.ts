@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { createServer, type TLSSocket } from 'node:tls'
 import { testAuthority } from './certificates.ts'
-import { type Frame, FramePeer, PREFACE } from './http2-frames.ts'
+import { type Frame, FramePeer, PREFACE, resetUnder } from './http2-frames.ts'
 import { Listener } from './listener.ts'
 
 export interface FrameOrigin extends AsyncDisposable {
@@ -36,7 +36,7 @@ export async function startFrameOrigin(
     get openConnections() {
       return listener.openSockets
     },
-    reset: ({ socket }) => sockets.get((socket as TLSSocket).remotePort)?.resetAndDestroy(),
+    reset: ({ socket }) => resetUnder(sockets.get((socket as TLSSocket).remotePort)),
     [Symbol.asyncDispose]: () => listener.close(),
   }
 }

@@ -150,15 +150,22 @@ export class FramePeer implements AsyncDisposable {
   }
 }
 
+/**
+ * Resets the TCP connection under TLS. Not from within a callback of OpenSSL, as one that ends the handshake is: it
+ * would go on with what has been freed by then, and the process ends with SIGSEGV.
+ */
+export function resetUnder(tcp: Socket | undefined): void {
+  setImmediate(() => tcp?.resetAndDestroy())
+}
+
 /** A client that says by HTTP/2 whatever frames it is told to. */
 export class FrameClient extends FramePeer {
   readonly authority: string
-  /** The TCP connection that all of it goes over. */
-  readonly tcp: Socket
+  readonly #tcp: Socket
 
   private constructor(socket: Duplex, tcp: Socket, authority: string) {
     super(socket)
-    this.tcp = tcp
+    this.#tcp = tcp
     this.authority = authority
   }
 
@@ -171,9 +178,12 @@ export class FrameClient extends FramePeer {
       ALPNProtocols: ['h2'],
     })
     await once(secure, 'secureConnect')
-    // Who resets the TCP connection from within that callback has OpenSSL read what is freed: Node ends with SIGSEGV.
-    await new Promise((resolve) => setImmediate(resolve))
     return new FrameClient(secure, socket, authority)
+  }
+
+  /** Resets the TCP connection that all of it goes over. */
+  reset(): void {
+    resetUnder(this.#tcp)
   }
 
   /** Preface and empty settings. */
