@@ -16,7 +16,7 @@ import { newRecord } from '../../src/exchange/record.ts'
 import { Secret } from '../../src/lib/secret.ts'
 import type { Lease } from '../../src/pool/lease.ts'
 import { credential, fixed, gate, poolConfig, TestPool } from '../support/pool.ts'
-import { until } from '../support/workers.ts'
+import { until } from '../support/until.ts'
 
 const open: AsyncDisposable[] = []
 

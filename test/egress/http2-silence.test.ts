@@ -5,6 +5,7 @@ import type { ConnectionOptions } from '../../src/egress/upstream.ts'
 import { testAuthority } from '../support/certificates.ts'
 import { startHttp2Origin } from '../support/http2-origin.ts'
 import { Listener } from '../support/listener.ts'
+import { until } from '../support/until.ts'
 import { failureOf } from './harness.ts'
 import { Response } from './response.ts'
 
@@ -84,8 +85,3 @@ describe('a silent peer', () => {
     await until(() => log.length === 2)
   })
 })
-
-/** Looks now and then until it is so; the test's own time-out is the bound. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2))
-}

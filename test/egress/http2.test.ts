@@ -6,6 +6,7 @@ import { resetStream } from '../../src/lib/http2.ts'
 import type { Http2Request } from '../support/http2-origin.ts'
 import { bodyOf, type Http2Origin, startHttp2Origin } from '../support/http2-origin.ts'
 import { PatientClock } from '../support/patient-clock.ts'
+import { settled, until } from '../support/until.ts'
 import { failureOf, Harness, type HarnessOptions } from './harness.ts'
 
 type Handler = (stream: ServerHttp2Stream, request: Http2Request) => void | Promise<void>
@@ -338,16 +339,3 @@ describe('a connection', () => {
     await until(() => origin.openConnections === 0)
   })
 })
-
-/** Looks now and then until it is so; the test's own time-out is the bound. */
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 2))
-}
-
-/** Until a figure no longer moves. */
-async function settled(figure: () => number): Promise<void> {
-  for (let before = -1; before !== figure(); ) {
-    before = figure()
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-}

@@ -4,6 +4,7 @@ import { startApp, type TestApp } from '../support/app.ts'
 import { type AuthServer, startAuthServer } from '../support/auth-server.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { PatientClock } from '../support/patient-clock.ts'
+import { until } from '../support/until.ts'
 
 const open: AsyncDisposable[] = []
 function keep<Server extends AsyncDisposable>(server: Server): Server {
@@ -223,9 +224,7 @@ describe('while a token is renewed', () => {
     }
     const app = keep(await startApp({ pools: { api: pool } }, undefined, new PatientClock()))
     // Both have a token.
-    while (Object.values(await states(app)).some((state) => state !== 'active')) {
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
+    await until(async () => Object.values(await states(app)).every((state) => state === 'active'))
     return { auth, origin, app, first }
   }
 

@@ -3,6 +3,7 @@ import { startApp, type TestApp } from '../support/app.ts'
 import { type AuthServer, type FailMode, startAuthServer } from '../support/auth-server.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { Pauses } from '../support/pauses.ts'
+import { until } from '../support/until.ts'
 
 const open: AsyncDisposable[] = []
 function keep<Server extends AsyncDisposable>(server: Server): Server {
@@ -174,10 +175,10 @@ describe('a background refresh that runs', () => {
       }),
     })
     const refreshed = app.admin('/api/pools/api/credentials/a/refresh', 'POST')
-    while (auth.calls.length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(() => auth.calls.length >= 2)
     auth.revokeAccessTokens()
     const answers = Array.from({ length: REQUESTS }, () => client.request(url))
-    while (held.length < REQUESTS) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(() => held.length >= REQUESTS)
     expect(auth.calls).toHaveLength(2)
     for (const release of held.splice(0, REQUESTS / 2)) {
       release()

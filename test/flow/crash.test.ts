@@ -7,6 +7,7 @@ import type { CredentialRecord } from '../../src/store/store.ts'
 import { type AuthServer, startAuthServer, type TokenCall } from '../support/auth-server.ts'
 import { type ChildApp, ChildFolder } from '../support/child-app.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
+import { until } from '../support/until.ts'
 
 /** Two proxies at a time, each with its own account: one for each core. */
 const LANES = 2
@@ -213,10 +214,6 @@ async function untilKilled({ child }: ChildApp, job: () => Promise<void>): Promi
       if (!child.killed) throw error
     })
   }
-}
-
-async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10))
 }
 
 test('100 kills while tokens rotate lose no refresh token and use none twice, but for answers cut off on their way', async ({

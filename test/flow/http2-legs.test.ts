@@ -15,6 +15,7 @@ import { Http2Client } from '../support/http2-client.ts'
 import { bodyOf } from '../support/http2-origin.ts'
 import { Listener } from '../support/listener.ts'
 import { trusting } from '../support/protected-origin.ts'
+import { until } from '../support/until.ts'
 
 /** Each leg speaks its protocol whatever the other one speaks. */
 const LEGS = [
@@ -338,7 +339,7 @@ describe.each(LEGS)('$client client, $upstream upstream', ({ client, upstream })
     const giveUp = await to.begin('/hang')
     await given
     giveUp()
-    while (aborted.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(() => aborted.length > 0)
     expect(aborted).toEqual([`${upstream}/hang`])
   })
 })

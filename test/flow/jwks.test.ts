@@ -4,6 +4,7 @@ import { type AuthServer, startAuthServer } from '../support/auth-server.ts'
 import { type KeyIssuer, makeKey, type SigningKey, startKeyIssuer } from '../support/key-issuer.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { PatientClock } from '../support/patient-clock.ts'
+import { until } from '../support/until.ts'
 
 let one: SigningKey
 let two: SigningKey
@@ -56,10 +57,6 @@ const get = (app: TestApp, origin: Origin, id?: string) =>
     headers: id === undefined ? {} : { 'Cupbearer-Credential': id },
   })
 const credentials = async (app: TestApp) => (await app.admin('/api/pools/api')).credentials
-
-async function until(done: () => Promise<boolean>): Promise<void> {
-  while (!(await done())) await new Promise((resolve) => setTimeout(resolve, 5))
-}
 
 /** Answers 401 to tokens that a withdrawn key has signed, and counts them. */
 async function startApi(issuer: KeyIssuer) {

@@ -8,6 +8,7 @@ import { testAuthority } from '../support/certificates.ts'
 import { startHttpProxy } from '../support/http-proxy.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { startProtectedOrigin, trusting } from '../support/protected-origin.ts'
+import { until } from '../support/until.ts'
 
 interface Lease {
   lease: string
@@ -95,7 +96,7 @@ const pool = () => app.admin('/api/pools/api')
 const stateOf = async (index = 0) => (await pool()).credentials[index].state
 
 async function waiting(count: number): Promise<void> {
-  while ((await pool()).waiting !== count) await new Promise((resolve) => setTimeout(resolve, 5))
+  await until(async () => (await pool()).waiting === count)
 }
 
 describe('a lease', () => {

@@ -7,6 +7,7 @@ import { ChildFolder } from '../support/child-app.ts'
 import type { ClientResponse } from '../support/client.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { Pauses } from '../support/pauses.ts'
+import { until } from '../support/until.ts'
 
 /** A timer of Node's may ring that much early. */
 const JITTER_MS = 5
@@ -61,9 +62,7 @@ const get = (running: Pick<TestApp, 'client'>, path = '/', signal?: AbortSignal)
     .request(`http://127.0.0.1:${origin.port}${path}`, signal === undefined ? {} : { signal })
 
 async function waiting(running: TestApp, count: number): Promise<void> {
-  while ((await running.admin('/api/pools/api')).waiting !== count) {
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
+  await until(async () => (await running.admin('/api/pools/api')).waiting === count)
 }
 
 function codeOf(answer: ClientResponse): unknown[] {
@@ -224,7 +223,7 @@ describe('concurrency', () => {
     const arrivals = await startApi((response) => void held.push(response))
     const running = await start({ limits: { concurrency: 1 }, queue: { max: 2 } })
     const first = get(running, '/first')
-    while (held.length < 1) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(() => held.length >= 1)
     const leaving = new AbortController()
     const left = get(running, '/left', leaving.signal).catch((error: Error) => error.name)
     await waiting(running, 1)
@@ -240,7 +239,7 @@ describe('concurrency', () => {
     await waiting(running, 1)
     held[0]?.end()
     expect((await first).status).toBe(200)
-    while (held.length < 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(() => held.length >= 2)
     held[1]?.end()
     expect((await stays).status).toBe(200)
     expect(arrivals.map(({ url }) => url)).toEqual(['/first', '/stays'])

@@ -5,7 +5,7 @@ import { type ChildApp, ChildFolder } from '../support/child-app.ts'
 import type { ProxyClient } from '../support/client.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { RedisServer } from '../support/redis.ts'
-import { until } from '../support/shared-pool.ts'
+import { until } from '../support/until.ts'
 
 const STORE_KEY = Buffer.alloc(32, 3).toString('base64')
 /** A claim that nobody keeps is over after this. */

@@ -9,6 +9,7 @@ import { ChildFolder } from '../support/child-app.ts'
 import { startHttpProxy } from '../support/http-proxy.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { trusting } from '../support/protected-origin.ts'
+import { until } from '../support/until.ts'
 
 interface Seen {
   authorization?: string
@@ -77,7 +78,7 @@ async function started(pool?: object, more?: object): Promise<TestApp> {
 }
 
 async function arrived(count: number): Promise<void> {
-  while (held.length < count) await new Promise((resolve) => setTimeout(resolve, 2))
+  await until(() => held.length >= count)
 }
 
 describe('a process that is told to reload', () => {

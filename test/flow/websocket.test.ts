@@ -13,6 +13,7 @@ import { Listener } from '../support/listener.ts'
 import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
 import { startSocksProxy } from '../support/socks-proxy.ts'
+import { settled, until } from '../support/until.ts'
 
 interface Handshake {
   readonly headers: string[]
@@ -266,18 +267,4 @@ test('over HTTP/2 it is an extended CONNECT, and upstream sees an ordinary hands
 function masked(opcode: number, text: string): Buffer {
   const payload = Buffer.from(text, 'latin1')
   return Buffer.concat([Buffer.from([0x80 | opcode, 0x80 | payload.length, 0, 0, 0, 0]), payload])
-}
-
-/** Looks now and then until it is so; the test's own time-out is the bound. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 2))
-}
-
-/** A figure, once it no longer moves. */
-async function settled(figure: () => number): Promise<number> {
-  for (let before = -1; before !== figure(); ) {
-    before = figure()
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-  return figure()
 }

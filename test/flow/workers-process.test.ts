@@ -4,7 +4,8 @@ import { afterEach, expect, test } from 'vitest'
 import { cupbearer, said } from '../cli/command-line.ts'
 import { type ChildApp, ChildFolder } from '../support/child-app.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
-import { isAlive, servedBy, until, workersOf } from '../support/workers.ts'
+import { until } from '../support/until.ts'
+import { isAlive, servedBy, workersOf } from '../support/workers.ts'
 
 const TOKEN = 'a-token-that-nobody-may-see'
 

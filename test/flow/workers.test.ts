@@ -7,7 +7,8 @@ import { CaptureScene } from '../support/capture.ts'
 import type { ClientResponse } from '../support/client.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { startProtectedOrigin, trusting } from '../support/protected-origin.ts'
-import { isAlive, servedBy, until, workersOf } from '../support/workers.ts'
+import { until } from '../support/until.ts'
+import { isAlive, servedBy, workersOf } from '../support/workers.ts'
 
 /** The primary runs in this process, the workers are processes of the build. */
 const WORKERS = { workers: 2 }

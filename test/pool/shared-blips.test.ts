@@ -4,7 +4,8 @@ import * as scripts from '../../src/store/redis-scripts.ts'
 import { Listener } from '../support/listener.ts'
 import { credential, poolConfig } from '../support/pool.ts'
 import { RedisServer } from '../support/redis.ts'
-import { RotatingEndpoint, SharedInstance, until } from '../support/shared-pool.ts'
+import { RotatingEndpoint, SharedInstance } from '../support/shared-pool.ts'
+import { until } from '../support/until.ts'
 
 /** The way to a store, cut once when a certain script passes: before it arrives, or before its answer does. */
 class Wire implements AsyncDisposable {

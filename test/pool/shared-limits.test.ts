@@ -4,7 +4,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { Pauses } from '../support/pauses.ts'
 import { fixed, poolConfig } from '../support/pool.ts'
 import { RedisServer } from '../support/redis.ts'
-import { RotatingEndpoint, SharedInstance, until } from '../support/shared-pool.ts'
+import { RotatingEndpoint, SharedInstance } from '../support/shared-pool.ts'
+import { until } from '../support/until.ts'
 
 let redis: RedisServer
 beforeAll(async () => {

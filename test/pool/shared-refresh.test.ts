@@ -2,7 +2,8 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { Lease } from '../../src/pool/lease.ts'
 import { credential, fixed, poolConfig } from '../support/pool.ts'
 import { RedisServer } from '../support/redis.ts'
-import { RotatingEndpoint, SharedInstance, until } from '../support/shared-pool.ts'
+import { RotatingEndpoint, SharedInstance } from '../support/shared-pool.ts'
+import { until } from '../support/until.ts'
 
 let redis: RedisServer
 beforeAll(async () => {

@@ -16,6 +16,7 @@ import { bodyOf, startHttp2Origin } from '../support/http2-origin.ts'
 import { type Origin, type OriginOptions, startOrigin } from '../support/origin.ts'
 import { PatientClock } from '../support/patient-clock.ts'
 import { trusting } from '../support/protected-origin.ts'
+import { settled, until } from '../support/until.ts'
 
 const open: AsyncDisposable[] = []
 afterEach(async () => {
@@ -370,16 +371,3 @@ describe('an HTTP/2 connection', () => {
 })
 
 const tick = () => new Promise<undefined>((resolve) => setImmediate(resolve, undefined))
-
-/** Looks now and then until it is so; the test's own time-out is the bound. */
-async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 2))
-}
-
-/** Until a figure no longer moves. */
-async function settled(figure: () => number): Promise<void> {
-  for (let before = -1; before !== figure(); ) {
-    before = figure()
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-}

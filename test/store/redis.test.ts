@@ -5,8 +5,9 @@ import { openStore } from '../../src/store/open.ts'
 import { parseRedisUrl } from '../../src/store/redis-url.ts'
 import type { Store } from '../../src/store/store.ts'
 import { freePort, RedisServer } from '../support/redis.ts'
-import { skewedClock, until } from '../support/shared-pool.ts'
+import { skewedClock } from '../support/shared-pool.ts'
 import { credentialRecord } from '../support/store-folder.ts'
+import { until } from '../support/until.ts'
 
 const KEY = new Secret(Buffer.alloc(32, 1).toString('base64'))
 const stores: Store[] = []

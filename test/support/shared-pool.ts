@@ -143,12 +143,3 @@ export class SharedInstance implements AsyncDisposable {
     await this.store.close()
   }
 }
-
-/** Waits for what messages between instances bring about. */
-export async function until(done: () => boolean, ms = 30_000): Promise<void> {
-  const end = performance.now() + ms
-  while (!done()) {
-    if (performance.now() > end) throw new Error('it did not come about')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}

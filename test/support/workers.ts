@@ -24,8 +24,3 @@ export function isAlive(pid: number): boolean {
 export function servedBy({ headers }: Pick<ClientResponse, 'headers'>): string {
   return String(headers['cupbearer-trace']).slice(0, 5)
 }
-
-/** Resolves when a condition holds; the test's own time-out bounds it. */
-export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, 10))
-}
