@@ -17,6 +17,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { startApp, type TestApp } from '../support/app.ts'
 import { testAuthority } from '../support/certificates.ts'
 import { trusting } from '../support/protected-origin.ts'
+import { until } from '../support/until.ts'
 
 /** Messages are plain bytes: what they mean is nobody's business here. */
 function method(
@@ -256,7 +257,7 @@ describe('gRPC through the proxy', () => {
       deadline: new Date(Date.now() + 4000),
     })
     expect(error?.code).toBe(status.DEADLINE_EXCEEDED)
-    while (cancelled < 1) await tick()
+    await until(() => cancelled >= 1)
     const cancel = client.makeUnaryRequest(
       METHODS.hanging.path,
       (sent: Buffer) => sent,
@@ -265,11 +266,9 @@ describe('gRPC through the proxy', () => {
       () => {},
     )
     const end = new Promise((resolve) => cancel.on('status', resolve))
-    while (hung < 2) await tick()
+    await until(() => hung >= 2)
     cancel.cancel()
     expect(await end).toMatchObject({ code: status.CANCELLED })
-    while (cancelled < 2) await tick()
+    await until(() => cancelled >= 2)
   })
 })
-
-const tick = () => new Promise((resolve) => setTimeout(resolve, 5))

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type ChildApp, ChildFolder } from '../support/child-app.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { trusting } from '../support/protected-origin.ts'
+import { settled } from '../support/until.ts'
 
 const MIB = 2 ** 20
 const PIECES = 1024
@@ -94,12 +95,7 @@ async function consume(from: AsyncIterable<Buffer>): Promise<{ hash: string; byt
   return { hash: hash.digest('hex'), bytes }
 }
 
-async function senderHeldBack(): Promise<void> {
-  for (let before = -1; before !== sent; ) {
-    before = sent
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-}
+const senderHeldBack = () => settled(() => sent)
 
 /** Runs a transfer; the growth of the proxy's memory over it, in MiB, at its worst. */
 async function growthOver(transfer: () => Promise<void>): Promise<number> {

@@ -135,8 +135,9 @@ test('a failover by sentinels is followed within seconds, and nothing is lost', 
   await store.save('p', 'a', credentialRecord(1))
   let replicated: unknown
   while (replicated !== 1) replicated = await replica.command('EXISTS', '{cupbearer:p}:records')
-  while (!String(await sentinel.command('SENTINEL', 'REPLICAS', 'main')).includes('slave'))
-    await new Promise((resolve) => setTimeout(resolve, 50))
+  await until(async () =>
+    String(await sentinel.command('SENTINEL', 'REPLICAS', 'main')).includes('slave'),
+  )
   await master.kill()
   let saved = false
   await until(() => {
@@ -168,8 +169,9 @@ test('a cluster keeps each pool on one of its nodes', async () => {
     if (server !== first) await server.command('CLUSTER', 'MEET', ...at)
   }
   for (const server of servers) {
-    while (!/cluster_state:ok/.test(String(await server.command('CLUSTER', 'INFO'))))
-      await new Promise((resolve) => setTimeout(resolve, 50))
+    await until(async () =>
+      /cluster_state:ok/.test(String(await server.command('CLUSTER', 'INFO'))),
+    )
   }
   const url = `redis+cluster://127.0.0.1:${first.port}`
   const [one, two] = [await open(url), await open(url)]
