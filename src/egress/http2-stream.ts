@@ -3,9 +3,9 @@ import { Readable } from 'node:stream'
 import type { UpstreamError } from '../errors.ts'
 import type { RawHeaders } from '../lib/headers.ts'
 import { allowedTrailers } from '../lib/http1/fields.ts'
-import { addFields, FieldBlock, regularFields, resetStream } from '../lib/http2.ts'
 import { broken, errorCode, refusedUnread, silent, toUpstreamError } from './failure.ts'
 import { Http2Body } from './http2-body.ts'
+import { addFields, FieldBlock, regularFields, resetStream } from './http2-fields.ts'
 import type { ConnectionOptions, ResponseHandler, Sending, UpstreamRequest } from './upstream.ts'
 
 const NO_TRAILERS: RawHeaders = []

@@ -2,8 +2,8 @@ import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } f
 import type { Socket } from 'node:net'
 import type { UpstreamError } from '../errors.ts'
 import { headerValue } from '../lib/headers.ts'
-import { addFields, FieldBlock } from '../lib/http2.ts'
 import { broken, refusedUnread, unsendable } from './failure.ts'
+import { addFields, FieldBlock } from './http2-fields.ts'
 import { Http2Sending } from './http2-stream.ts'
 import type {
   ConnectionObserver,

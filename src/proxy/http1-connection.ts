@@ -4,6 +4,7 @@ import type { IncomingBody, ProxyReply, ProxyRequest } from '../exchange/request
 import type { RawHeaders } from '../lib/headers.ts'
 import type { Course, MessageHandler, RequestHead } from '../lib/http1/message.ts'
 import { RequestParser } from '../lib/http1/request.ts'
+import { ArrivingBody, type BodySource, wholeBody } from './arriving-body.ts'
 import { type Inside, pathOf } from './authority-check.ts'
 import type { Served } from './connections.ts'
 import {
@@ -13,7 +14,6 @@ import {
   readOwnFields,
   upgradeOf,
 } from './http1.ts'
-import { ArrivingBody, type BodySource, wholeBody } from './http1-body.ts'
 import { Http1Reply, type ReplyConnection } from './http1-reply.ts'
 import { asWireError, ownAnswerBytes } from './reply.ts'
 

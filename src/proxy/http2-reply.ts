@@ -1,122 +1,101 @@
-import { constants, type ServerHttp2Stream } from 'node:http2'
 import type { Duplex } from 'node:stream'
 import { UpstreamError, type WireError } from '../errors.ts'
 import type { ProxyReply } from '../exchange/request.ts'
 import { headerValue, type RawHeaders, withoutHeader } from '../lib/headers.ts'
-import { addFields, FieldBlock, resetStream } from '../lib/http2.ts'
+import { ERROR } from '../lib/http2/protocol.ts'
+import { CONNECTION_SPECIFIC } from '../lib/http2/request-fields.ts'
+import type { ServerStream } from '../lib/http2/server-stream.ts'
 import { ownAnswer } from './reply.ts'
 
 /** Joins both sides as a byte pipe; resolves with the bytes of each way when neither side is open. */
 export type JoinStreams = (client: Duplex, upstream: Duplex) => Promise<{ in: number; out: number }>
 
-/** The proxy adds no field of its own. */
-const OPEN = { sendDate: false, waitForTrailers: true }
-const WITH_BODY = { sendDate: false, endStream: false }
-const HEAD_ONLY = { sendDate: false, endStream: true }
-
-/** Writes an answer to an HTTP/2 client. A short one, known whole, is one HEADERS and one DATA frame. */
+/** Writes an answer to an HTTP/2 client. */
 export class Http2Reply implements ProxyReply {
   /** Whether the answer has ended, as far as it is ours to end it. */
   ended = false
-  /** Whether the client takes nothing, though there is something for it. */
-  stalled = false
-  /** Grows with everything that the client has taken. */
-  progress = 0
-  readonly #stream: ServerHttp2Stream
+  readonly #stream: ServerStream
   readonly #join: JoinStreams
+  readonly #isHead: boolean
   #accept: string | undefined
-  #block: FieldBlock | undefined
-  #trailers: RawHeaders = []
+  #toPipe: (() => Duplex) | undefined
+  /** The head, until it goes out together with what follows. */
+  #status = 0
+  #headers: RawHeaders | undefined
+  #bodiless = false
   #resume: (() => void) | undefined
 
-  constructor(stream: ServerHttp2Stream, join: JoinStreams) {
+  constructor(stream: ServerStream, join: JoinStreams) {
     this.#stream = stream
     this.#join = join
+    this.#isHead = stream.request.method === 'HEAD'
   }
 
-  /** What upstream must answer to the key of a WebSocket handshake. */
-  expectAccept(accept: string): void {
+  /** What upstream must answer to the key of a WebSocket handshake, and what the stream becomes then. */
+  expectUpgrade(accept: string, toPipe: () => Duplex): void {
     this.#accept = accept
+    this.#toPipe = toPipe
   }
 
   /** The request's body is wanted now. */
   continue(): void {
-    this.informational(constants.HTTP_STATUS_CONTINUE, '', [])
+    this.informational(100, '', [])
   }
 
   informational(status: number, _reason: string, headers: RawHeaders): void {
-    const stream = this.#stream
-    if (stream.closed || stream.destroyed || stream.headersSent) return
-    if (status < 100 || status > 199 || status === 101) return
-    stream.additionalHeaders(blockOf(status, headers))
+    // RFC 9113 §8.6: there is no 101.
+    if (status >= 100 && status <= 199 && status !== 101) {
+      this.#stream.inform(status, fieldsOf(headers))
+    }
   }
 
   head(status: number, _reason: string, headers: RawHeaders): void {
-    // node:http2 can say no other.
-    if (status > 599) this.#refuse(`HTTP/2 has no status ${status}`, headers)
-    else this.#block = blockOf(status, headers)
+    this.#status = status
+    this.#headers = fieldsOf(headers)
+    this.#bodiless = this.#isHead || status === 204 || status === 304
   }
 
   flush(): void {
-    const stream = this.#stream
-    const block = this.#block
-    if (!block) return
-    this.#block = undefined
-    if (stream.closed || stream.destroyed) return
-    stream.on('wantTrailers', () => this.#sendTrailers())
-    stream.respond(block, OPEN)
+    const headers = this.#headers
+    if (!headers) return
+    this.#headers = undefined
+    this.#stream.respond(this.#status, headers)
   }
 
   write(chunk: Buffer): boolean {
     this.flush()
-    const stream = this.#stream
-    // The answer to HEAD, 204 and 304 has ended with its head.
-    if (stream.closed || stream.writableEnded) return true
-    this.progress += 1
-    if (stream.write(chunk)) return true
-    this.stalled = true
-    return false
+    return this.#bodiless || this.#stream.write(chunk)
   }
 
   onDrain(resume: () => void): void {
-    if (!this.#resume) {
-      this.#stream.on('drain', () => {
-        this.stalled = false
-        this.progress += 1
-        this.#resume?.()
-      })
-    }
     this.#resume = resume
   }
 
+  /** The client has taken what it was given. */
+  drained(): void {
+    this.#resume?.()
+  }
+
   end(lastChunk: Buffer | undefined, trailers: RawHeaders): void {
-    const stream = this.#stream
     this.ended = true
-    // As long as the stream is open there is something that the client has not taken.
-    this.stalled = true
-    if (stream.closed || stream.destroyed) return
-    const block = this.#block
-    if (block && trailers.length === 0) {
-      this.#block = undefined
-      stream.respond(block, lastChunk ? WITH_BODY : HEAD_ONLY)
-      if (lastChunk && !stream.writableEnded) stream.end(lastChunk)
-      this.#forgetRequest()
+    const headers = this.#headers
+    const last = this.#bodiless ? undefined : lastChunk
+    if (headers && !last && trailers.length === 0) {
+      this.#stream.respond(this.#status, headers, true)
       return
     }
-    this.#trailers = trailers
     this.flush()
-    if (!stream.writableEnded) stream.end(lastChunk)
+    this.#stream.end(last, fieldsOf(trailers))
   }
 
   abort(_error: UpstreamError): void {
-    this.cut(constants.NGHTTP2_INTERNAL_ERROR)
+    this.cut(ERROR.internalError)
   }
 
   /** Nothing more goes out, and the client sees that the answer is not whole. */
   cut(code: number): void {
     this.ended = true
-    this.stalled = false
-    resetStream(this.#stream, code)
+    this.#stream.reset(code)
   }
 
   async upgrade(
@@ -127,30 +106,27 @@ export class Http2Reply implements ProxyReply {
   ): Promise<{ in: number; out: number }> {
     const stream = this.#stream
     const accepted = headerValue(headers, 'sec-websocket-accept') === this.#accept
-    if (!accepted || stream.closed || stream.destroyed) {
+    if (!accepted || !this.#toPipe || stream.closed) {
       upstream.destroy()
       this.#refuse('upstream did not accept the WebSocket handshake', headers)
       return { in: 0, out: 0 }
     }
     this.ended = true
     // RFC 8441 §5: the answer to the key is HTTP/1's own.
-    stream.respond(blockOf(200, withoutHeader(headers, 'sec-websocket-accept')), WITH_BODY)
-    return this.#join(stream, upstream)
+    stream.respond(200, fieldsOf(withoutHeader(headers, 'sec-websocket-accept')))
+    return this.#join(this.#toPipe(), upstream)
   }
 
   fail(error: WireError, trace: string): void {
-    const stream = this.#stream
     this.ended = true
-    this.stalled = true
-    if (stream.closed || stream.destroyed) return
-    if (stream.headersSent) {
-      resetStream(stream, constants.NGHTTP2_INTERNAL_ERROR)
+    const stream = this.#stream
+    if (stream.answered) {
+      stream.reset(ERROR.internalError)
       return
     }
     const { status, headers, body } = ownAnswer(error, trace)
-    stream.respond(blockOf(status, headers), WITH_BODY)
-    if (!stream.writableEnded) stream.end(body)
-    this.#forgetRequest()
+    stream.respond(status, fieldsOf(headers))
+    stream.end(this.#isHead ? undefined : body)
   }
 
   /** What upstream said cannot be passed on. */
@@ -158,25 +134,16 @@ export class Http2Reply implements ProxyReply {
     const trace = headerValue(headers, 'cupbearer-trace') ?? ''
     this.fail(new UpstreamError('UPSTREAM_RESET', message, { sent: true }), trace)
   }
-
-  #sendTrailers(): void {
-    const block = new FieldBlock()
-    addFields(block, this.#trailers)
-    this.#stream.sendTrailers(block)
-    this.#forgetRequest()
-  }
-
-  /** RFC 9113 §8.1: after the whole answer, the rest of the request may stay where it is. */
-  #forgetRequest(): void {
-    const stream = this.#stream
-    if (stream.endAfterHeaders || stream.readableEnded || stream.state.remoteClose === 1) return
-    resetStream(stream, constants.NGHTTP2_NO_ERROR)
-  }
 }
 
-function blockOf(status: number, headers: RawHeaders): FieldBlock {
-  const block = new FieldBlock()
-  block[':status'] = status
-  addFields(block, headers)
-  return block
+/** Fields as HTTP/2 has them: names in lower case, nothing of one HTTP/1 connection (RFC 9113 §8.2). */
+function fieldsOf(headers: readonly string[]): RawHeaders {
+  const fields: RawHeaders = []
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = (headers[i] as string).toLowerCase()
+    const value = headers[i + 1] as string
+    if (CONNECTION_SPECIFIC.has(name) || (name === 'te' && value !== 'trailers')) continue
+    fields.push(name, value)
+  }
+  return fields
 }

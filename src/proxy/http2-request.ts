@@ -1,19 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto'
-import type { ServerHttp2Stream } from 'node:http2'
 import { WireError } from '../errors.ts'
-import type { IncomingBody, ProxyRequest } from '../exchange/request.ts'
+import type { ProxyRequest } from '../exchange/request.ts'
 import { headerValue, type RawHeaders, withoutHeader } from '../lib/headers.ts'
-import { allowedTrailers } from '../lib/http1/fields.ts'
-import { regularFields } from '../lib/http2.ts'
+import type { RequestFields } from '../lib/http2/request-fields.ts'
 import { checkInside, type Inside } from './authority-check.ts'
 import { ClientRequest } from './client-request.ts'
 import { type OwnFields, readOwnFields } from './http1.ts'
+import type { Http2Body } from './http2-body.ts'
 
 /** As in HTTP/1: methods are case-sensitive, and `trace` might pass for what it is not. */
 const METHOD = /^[A-Z0-9_-]{1,32}$/
-const NO_TRAILERS: RawHeaders = []
-/** RFC 9113 §6.5.2: each field counts for 32 bytes more than its name and value. */
-const FIELD_PART_BYTES = 16
 const WEBSOCKET_GUID = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
 /** A request's field block, taken apart. */
@@ -29,28 +25,13 @@ export interface Http2Head {
 }
 
 /**
- * Reads a field block, whose form nghttp2 has checked (RFC 9113 §8.3.1), and makes sure that it names the host that is
+ * Reads a field block, whose form has been checked (RFC 9113 §8.3.1), and makes sure that it names the host that is
  * dialled. Throws `WireError`.
  */
-export function readHead(raw: readonly string[], inside: Inside, maxHeaderSize: number): Http2Head {
-  // nghttp2 knows of the limit only when the client has said that it does.
-  let size = 0
-  for (let i = 0; i < raw.length; i++) size += (raw[i] as string).length + FIELD_PART_BYTES
-  if (size > maxHeaderSize) throw new WireError('BAD_REQUEST', 'the request header is too large')
-  let method = ''
-  let path = ''
-  let scheme = ''
-  let authority: string | undefined
-  let protocol: string | undefined
-  for (let i = 0; i < raw.length && (raw[i] as string).startsWith(':'); i += 2) {
-    const value = raw[i + 1] as string
-    if (raw[i] === ':method') method = value
-    else if (raw[i] === ':path') path = value
-    else if (raw[i] === ':scheme') scheme = value
-    else if (raw[i] === ':authority') authority = value
-    else if (raw[i] === ':protocol') protocol = value
-  }
-  let headers = joinCookies(regularFields(raw))
+export function readHead(request: RequestFields, inside: Inside): Http2Head {
+  if (request.tooLarge) throw new WireError('BAD_REQUEST', 'the request header is too large')
+  const { method = '', path = '', scheme, authority, protocol } = request
+  let headers = joinCookies(request.headers)
   if (protocol !== undefined) headers = withoutHeader(headers, 'sec-websocket-key')
   const fields = readOwnFields(headers)
   const hosts = fields.hosts
@@ -130,38 +111,5 @@ export class Http2Request extends ClientRequest implements ProxyRequest {
 
   constructor({ fields, method, path, headers, upgrade }: Http2Head, to: Inside) {
     super(to, method, path, headers, fields.hints, upgrade)
-  }
-
-  /** Whether its client has still to send of the body. */
-  sending(stream: ServerHttp2Stream): boolean {
-    return this.body?.source === stream && !stream.readableEnded && !stream.closed
-  }
-}
-
-/** A request's body on its stream. */
-export class Http2Body implements IncomingBody {
-  source: Buffer | ServerHttp2Stream
-  readonly length: number | undefined
-  #trailers = NO_TRAILERS
-
-  /** `announced`: `content-length`, which nghttp2 holds the client to. */
-  constructor(stream: ServerHttp2Stream, announced: string | undefined) {
-    this.source = stream
-    this.length = announced === undefined ? undefined : Number(announced)
-    stream.on('trailers', (_fields: object, _flags: number, raw: string[]) => {
-      this.#trailers = allowedTrailers(regularFields(raw))
-    })
-  }
-
-  trailers(): RawHeaders {
-    return this.#trailers
-  }
-
-  /** Takes it at once where all of it has come. */
-  gather(stream: ServerHttp2Stream): void {
-    if (stream.state.remoteClose !== 1) return
-    this.source = (stream.read() as Buffer | null) ?? Buffer.alloc(0)
-    // To its end, which is all that is left of it.
-    stream.resume()
   }
 }

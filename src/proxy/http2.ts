@@ -1,24 +1,19 @@
-import {
-  constants,
-  performServerHandshake,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from 'node:http2'
+import type { Duplex } from 'node:stream'
 import type { TLSSocket } from 'node:tls'
 import type { ServerConfig } from '../config/schema.ts'
 import type { WireError } from '../errors.ts'
 import type { Exchange } from '../exchange/exchange.ts'
 import type { Clock } from '../lib/clock.ts'
+import type { RawHeaders } from '../lib/headers.ts'
+import { ERROR } from '../lib/http2/protocol.ts'
+import { ServerSession, type SessionHandler } from '../lib/http2/server-session.ts'
+import type { ServerStream, StreamConsumer } from '../lib/http2/server-stream.ts'
 import type { Inside } from './authority-check.ts'
 import type { Connections, Served } from './connections.ts'
+import { Http2Body } from './http2-body.ts'
+import { Http2Pipe } from './http2-pipe.ts'
 import { Http2Reply, type JoinStreams } from './http2-reply.ts'
-import {
-  addWebSocketKey,
-  Http2Body,
-  type Http2Head,
-  Http2Request,
-  readHead,
-} from './http2-request.ts'
+import { addWebSocketKey, type Http2Head, Http2Request, readHead } from './http2-request.ts'
 
 const MAX_STREAMS = 256
 /** A request body may run that far ahead of who reads it. */
@@ -27,13 +22,9 @@ const SESSION_WINDOW = 4 * 1024 * 1024
 const MAX_FIELDS = 500
 /** Within that time after its end a client takes the last bytes and closes. */
 const LINGER_MS = 2000
-/**
- * Frames that cost the sender next to nothing: resets, pings, settings. Node bounds what waits to be answered, and
- * nghttp2 lets 33 resets a second pass: beyond that it says GOAWAY and stands still, and node:http2 tells nobody. So
- * this bound comes first, and closes.
- */
+/** Frames that cost the sender next to nothing: resets, pings, settings, and the like. Who says more is sent away. */
 const CALM = { burst: 1000, perSecond: 30 }
-/** A client that requests wait for, and that is silent for so long, is sent a frame that it need not wait for. */
+/** A client that requests wait for, and that is silent for so long, is sent a frame: TCP finds out whether it is there. */
 const PING_AFTER_MS = 30_000
 
 export interface Http2FrontOptions {
@@ -67,45 +58,33 @@ export class Http2Front {
   /** Serves a connection that has agreed on `h2`; the socket is the session's from here on. */
   serve(socket: TLSSocket, inside: Inside): void {
     const { connections } = this.#options
-    // What `tls.Server` would have set: the session would wait for a handshake that is over.
-    Object.assign(socket, { secureConnecting: false })
     const session = new Http2Connection(socket, inside, this.#options)
     socket.once('close', () => connections.left(session))
     connections.serve(session)
   }
 }
 
-/** One request under way. */
-interface Exchanging {
-  readonly request: Http2Request
-  readonly reply: Http2Reply
-  readonly stream: ServerHttp2Stream
-  /** What its client has sent and taken, as last seen, and when that changed. */
-  seen: number
-  movedAt: number
-}
-
-class Http2Connection implements Served {
+class Http2Connection implements Served, SessionHandler {
   readonly #socket: TLSSocket
   readonly #inside: Inside
   readonly #options: Http2FrontOptions
-  readonly #session: ServerHttp2Session
-  readonly #streams = new Set<Exchanging>()
-  #arriving: Exchanging[] = []
-  /** Whether the client has said that it speaks HTTP/2. */
-  #greeted = false
+  readonly #session: ServerSession
+  readonly #exchanges = new Set<Http2Exchange>()
+  #arriving: Http2Exchange[] = []
   #calm = CALM.burst
-  #overdone = false
   #checkedAt: number
-  /** Whether a request has come since the last check. */
+  /** Whether a request has come or gone since the last check. */
   #busy = false
-  /** Since when no request is under way. */
+  /** Since when no request is under way, and since when no frame or field block has been whole. */
   #idleSince: number
+  #amidSince: number | undefined
   #endedAt: number | undefined
   #bytesRead = 0
   #heardAt: number
-  /** What had been written when the client was pinged, and when that was. */
-  #pinged: { readonly bytesWritten: number; readonly at: number } | undefined
+  #pinged = false
+  /** What the client had taken, and when that changed. */
+  #bytesWritten = 0
+  #takenAt: number
 
   constructor(socket: TLSSocket, inside: Inside, options: Http2FrontOptions) {
     this.#socket = socket
@@ -115,128 +94,106 @@ class Http2Connection implements Served {
     this.#checkedAt = now
     this.#idleSince = now
     this.#heardAt = now
-    const session = performServerHandshake(socket, {
-      maxHeaderListPairs: MAX_FIELDS,
-      settings: {
-        maxConcurrentStreams: MAX_STREAMS,
-        initialWindowSize: STREAM_WINDOW,
-        maxHeaderListSize: options.server.maxHeaderSize,
-        enableConnectProtocol: true,
+    this.#takenAt = now
+    this.#session = new ServerSession(
+      socket,
+      {
+        maxStreams: MAX_STREAMS,
+        maxHeaderSize: options.server.maxHeaderSize,
+        maxFields: MAX_FIELDS,
+        streamWindow: STREAM_WINDOW,
+        sessionWindow: SESSION_WINDOW,
       },
-    })
-    this.#session = session
-    session.setLocalWindowSize(SESSION_WINDOW)
-    // The listener lets clients half-close; who ends here has gone, as in HTTP/1.
-    socket.once('end', () => socket.destroy())
-    session
-      .on('stream', (stream: ServerHttp2Stream, _fields: object, flags: number, raw: string[]) =>
-        this.#serve(stream, flags, raw),
-      )
-      .on('error', ignore)
-      .on('ping', () => this.#spend())
-      .on('remoteSettings', () => {
-        this.#greeted = true
-        this.#spend()
-      })
+      this,
+    )
   }
 
-  /** GOAWAY: what has begun is served, the client knows that the rest is not (RFC 9113 §6.8). */
   drain(): void {
-    this.#session.close()
+    this.#session.drain()
   }
 
   /** Enforces the time-outs; called every now and then. */
   check(now: number): void {
-    const { headersTimeout, idleTimeout } = this.#options.server
     const passed = now - this.#checkedAt
     this.#checkedAt = now
     this.#calm = Math.min(CALM.burst, this.#calm + (passed * CALM.perSecond) / 1000)
-    if (this.#session.closed && this.#streams.size === 0) {
+    if (this.#session.ended) {
       this.#endedAt ??= now
       if (now - this.#endedAt > LINGER_MS) this.#socket.destroy()
       return
     }
-    for (const each of this.#streams) this.#lookForStall(each, now)
-    this.#lookForDeath(now)
-    if (this.#busy || this.#streams.size > 0) this.#idleSince = now
-    this.#busy = false
-    const idle = now - this.#idleSince
-    if (!this.#greeted && idle >= headersTimeout) this.#socket.destroy()
-    else if (idle >= idleTimeout) this.#session.close()
-  }
-
-  /** A client that could send or take something, and does neither, holds a token or memory for nothing. */
-  #lookForStall(each: Exchanging, now: number): void {
-    const { request, reply, stream } = each
-    const window = request.sending(stream) ? (stream.state.localWindowSize ?? 0) : 0
-    const seen = reply.progress * 2 ** 32 + window + stream.writableLength
-    if (seen !== each.seen || (!reply.stalled && !request.sending(stream))) {
-      each.seen = seen
-      each.movedAt = now
-    } else if (now - each.movedAt >= this.#options.silence) {
-      reply.cut(constants.NGHTTP2_CANCEL)
-      request.leave()
-    }
-  }
-
-  /**
-   * After a connection error nghttp2 says GOAWAY, and neither reads nor writes any more; node:http2 tells nobody, and
-   * would not notice the client's own end either. Only that a PING does not leave shows it. Whether it is answered
-   * matters not: a client may be busy, and one that has gone is found by TCP, which has something to deliver.
-   */
-  #lookForDeath(now: number): void {
-    const { bytesRead, bytesWritten } = this.#socket
     const { silence } = this.#options
-    if (bytesRead !== this.#bytesRead || this.#streams.size === 0) {
+    for (const each of this.#exchanges) each.check(now, silence)
+    this.#lookForStall(now)
+    this.#lookForSilence(now)
+    this.#lookForIdleness(now)
+  }
+
+  /** A client that takes nothing of what it has been sent. */
+  #lookForStall(now: number): void {
+    const { bytesWritten } = this.#socket
+    if (bytesWritten !== this.#bytesWritten || !this.#session.busy) {
+      this.#bytesWritten = bytesWritten
+      this.#takenAt = now
+    } else if (now - this.#takenAt >= this.#options.silence) this.#socket.destroy()
+  }
+
+  /** Whether a PING is answered matters not: a client may be busy. */
+  #lookForSilence(now: number): void {
+    const { bytesRead } = this.#socket
+    if (bytesRead !== this.#bytesRead || this.#exchanges.size === 0) {
       this.#bytesRead = bytesRead
       this.#heardAt = now
-      this.#pinged = undefined
-    } else if (!this.#pinged) {
-      if (now - this.#heardAt < Math.min(PING_AFTER_MS, silence) || this.#session.destroyed) return
-      this.#pinged = { bytesWritten, at: now }
-      this.#session.ping(ignore)
-    } else if (bytesWritten === this.#pinged.bytesWritten && now - this.#pinged.at >= silence) {
-      this.#socket.destroy()
+      this.#pinged = false
+    } else if (!this.#pinged && now - this.#heardAt >= PING_AFTER_MS) {
+      this.#pinged = true
+      this.#session.ping()
     }
   }
 
-  #serve(stream: ServerHttp2Stream, flags: number, raw: string[]): void {
-    // What a stream suffers shows by its end.
-    stream.on('error', ignore)
+  #lookForIdleness(now: number): void {
+    const { headersTimeout, idleTimeout } = this.#options.server
+    if (this.#busy || this.#exchanges.size > 0) this.#idleSince = now
+    else this.#session.rest()
+    this.#busy = false
+    if (!this.#session.amid) this.#amidSince = undefined
+    else this.#amidSince ??= now
+    const idle = now - this.#idleSince
+    if (!this.#session.greeted && idle >= headersTimeout) this.#socket.destroy()
+    else if (now - (this.#amidSince ?? now) >= headersTimeout) this.#socket.destroy()
+    else if (idle >= idleTimeout) this.#session.drain()
+  }
+
+  request(stream: ServerStream): void {
     this.#busy = true
     const reply = new Http2Reply(stream, this.#options.join)
     let head: Http2Head
     try {
-      head = readHead(raw, this.#inside, this.#options.server.maxHeaderSize)
+      head = readHead(stream.request, this.#inside)
     } catch (error) {
-      this.#refuse(reply, raw, error)
+      const { method = '', path = '' } = stream.request
+      const refused = this.#options.refuse(this.#inside, method, this.#inside.origin + path, error)
+      reply.fail(refused.error, refused.trace)
       return
     }
     const request = new Http2Request(head, this.#inside)
-    if (request.upgrade !== undefined) reply.expectAccept(addWebSocketKey(request.headers))
-    const each: Exchanging = { request, reply, stream, seen: 0, movedAt: this.#checkedAt }
-    this.#streams.add(each)
-    stream.on('aborted', () => {
-      // By our own reset, which would not leave any more.
-      if (reply.ended) return
-      request.leave()
-      // Without an error the body would seem to have ended here.
-      stream.destroy(new Error('the client left'))
+    const exchange = new Http2Exchange(stream, request, reply, head.expects, (ended) => {
+      this.#exchanges.delete(ended)
+      this.#busy = true
     })
-    stream.on('close', () => {
-      this.#streams.delete(each)
-      if (reply.ended) return
-      this.#spend()
-      request.leave()
-    })
-    if ((flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0 || request.upgrade !== undefined) {
+    if (request.upgrade !== undefined) {
+      reply.expectUpgrade(addWebSocketKey(request.headers), () => exchange.becomePipe())
+    }
+    exchange.movedAt = this.#checkedAt
+    stream.consumer = exchange
+    this.#exchanges.add(exchange)
+    if (stream.remoteEnded || request.upgrade !== undefined) {
       void this.#options.exchange.handle(request, reply)
       return
     }
-    request.body = new Http2Body(stream, head.fields.length)
-    if (head.expects) onFirstRead(stream, () => reply.continue())
+    request.body = exchange.body
     if (this.#arriving.length === 0) setImmediate(this.#arrived)
-    this.#arriving.push(each)
+    this.#arriving.push(exchange)
   }
 
   /** Requests whose bodies may have come by the same read as their heads. */
@@ -244,38 +201,97 @@ class Http2Connection implements Served {
     const arriving = this.#arriving
     this.#arriving = []
     for (const { request, reply, stream } of arriving) {
-      if (stream.closed || stream.destroyed) continue
-      request.body?.gather(stream)
-      void this.#options.exchange.handle(request, reply)
+      if (!stream.closed) void this.#options.exchange.handle(request, reply)
     }
   }
 
-  #refuse(reply: Http2Reply, raw: readonly string[], error: unknown): void {
-    const value = (name: string) => raw[raw.indexOf(name) + 1] ?? ''
-    const url = this.#inside.origin + value(':path')
-    const refused = this.#options.refuse(this.#inside, value(':method'), url, error)
-    reply.fail(refused.error, refused.trace)
-  }
-
-  #spend(): void {
+  spent(): void {
     this.#calm -= 1
-    if (this.#calm >= 0 || this.#overdone) return
-    this.#overdone = true
-    // Not from within a callback of nghttp2, which goes on with the session when it returns.
-    setImmediate(() => {
-      const code = constants.NGHTTP2_ENHANCE_YOUR_CALM
-      this.#session.destroy(new Error('too many idle frames'), code)
-    })
+    if (this.#calm < 0) this.#session.fail(ERROR.enhanceYourCalm)
   }
 }
 
-/** Flowing or not, somebody reads it. */
-function onFirstRead(stream: ServerHttp2Stream, callback: () => void): void {
-  stream.on('newListener', function read(name) {
-    if (name !== 'data' && name !== 'readable') return
-    stream.off('newListener', read)
-    callback()
-  })
-}
+/** One request under way. */
+class Http2Exchange implements StreamConsumer {
+  readonly stream: ServerStream
+  readonly request: Http2Request
+  readonly reply: Http2Reply
+  readonly body: Http2Body
+  /** When something came or went last, as far as the checks have seen. */
+  movedAt = 0
+  #moved = 0
+  /** Whether the client waits for a 100 before it sends its body (RFC 9110 §10.1.1). */
+  #awaitsContinue: boolean
+  readonly #left: (exchange: Http2Exchange) => void
+  #pipe: Http2Pipe | undefined
 
-function ignore(): void {}
+  constructor(
+    stream: ServerStream,
+    request: Http2Request,
+    reply: Http2Reply,
+    expects: boolean,
+    left: (exchange: Http2Exchange) => void,
+  ) {
+    this.stream = stream
+    this.request = request
+    this.reply = reply
+    this.#awaitsContinue = expects
+    this.#left = left
+    this.body = new Http2Body(stream, () => this.#continue())
+  }
+
+  #continue(): void {
+    if (this.#awaitsContinue) this.reply.continue()
+    this.#awaitsContinue = false
+  }
+
+  /** A client that could send or take something, and does neither, holds a token or memory for nothing. */
+  check(now: number, silence: number): void {
+    const { moved, blocked } = this.stream
+    const sends = this.request.body?.awaited === true
+    if (moved !== this.#moved || (!blocked && !sends)) {
+      this.#moved = moved
+      this.movedAt = now
+    } else if (now - this.movedAt >= silence) {
+      this.reply.cut(ERROR.cancel)
+      this.request.leave()
+    }
+  }
+
+  /** Both sides go on as a byte pipe. */
+  becomePipe(): Duplex {
+    this.#pipe = new Http2Pipe(this.stream)
+    this.body.passOn(this.#pipe)
+    return this.#pipe
+  }
+
+  arrived(chunk: Buffer): void {
+    this.#awaitsContinue = false
+    if (this.#pipe) this.#pipe.arrived(chunk)
+    else this.body.arrived(chunk)
+  }
+
+  ended(trailers: RawHeaders): void {
+    if (this.#pipe) this.#pipe.ended()
+    else this.body.ended(trailers)
+  }
+
+  drained(): void {
+    if (this.#pipe) this.#pipe.drained()
+    else this.reply.drained()
+  }
+
+  aborted(): void {
+    // Without an error the body would seem to have ended here.
+    const error = new Error('the client left')
+    this.#pipe?.destroy(error)
+    this.body.destroy(error)
+    if (!this.reply.ended) this.request.leave()
+  }
+
+  closed(): void {
+    this.#left(this)
+    if (!this.reply.ended) this.request.leave()
+    this.body.destroy()
+  }
+}

@@ -121,7 +121,7 @@ const ORIGINS: Record<string, OriginOf> = {
   'by HTTP/2': (random) =>
     startHttp2Origin({
       handler: (stream, { headers: { ':path': path } }) => {
-        if (path === '/hold') return
+        if (path === '/hold' || stream.destroyed) return
         if (path === '/reset') return stream.close(pick(random, CODES))
         stream.respond({ ':status': 200 })
         if (path === '/big') stream.end(Buffer.alloc(400_000))

@@ -44,27 +44,33 @@ const OWN = [':authority', AUTHORITY] as const
 
 export type Case = readonly [name: string, frames: () => Buffer[], outcome: string]
 
-/**
- * What a client says after its preface, and what becomes of it: of the connection, else of stream 1. `closed` is a
- * connection error of which node:http2 tells no code but INTERNAL_ERROR, and that only where there is time for it
- * before the end (RFC 9113 §5.4.1 has GOAWAY as SHOULD).
- */
+/** What a client says after its preface, and what becomes of it: of the connection, else of stream 1. */
 export const CASES: readonly Case[] = [
   // §5.1, stream states.
   ['DATA on an idle stream', () => [data(1, 5)], 'connection PROTOCOL_ERROR'],
   ['DATA on the connection', () => [data(0, 5)], 'connection PROTOCOL_ERROR'],
-  ['RST_STREAM on an idle stream', () => [reset(1, 8)], 'closed'],
-  ['WINDOW_UPDATE on an idle stream', () => [frame(FRAME.windowUpdate, 0, 1, u32(1))], 'closed'],
-  ['DATA after its stream has ended', () => [...whole(1), data(1, 5)], 'connection STREAM_CLOSED'],
-  ['HEADERS after its stream has ended', () => [...whole(1), get(1)], 'closed'],
-  // As RFC 9113 §5.1 has it for frames that were on their way when the other side closed the stream.
-  ['DATA after its own RST_STREAM', () => [begun(1), reset(1, 8), data(1, 5)], 'nothing'],
-  ['HEADERS after its own RST_STREAM', () => [begun(1), reset(1, 8), get(1)], 'nothing'],
+  ['RST_STREAM on an idle stream', () => [reset(1, 8)], 'connection PROTOCOL_ERROR'],
+  [
+    'WINDOW_UPDATE on an idle stream',
+    () => [frame(FRAME.windowUpdate, 0, 1, u32(1))],
+    'connection PROTOCOL_ERROR',
+  ],
+  ['DATA after its stream has ended', () => [...whole(1), data(1, 5)], 'stream STREAM_CLOSED'],
+  ['HEADERS after its stream has ended', () => [...whole(1), get(1)], 'stream STREAM_CLOSED'],
+  [
+    'DATA after its own RST_STREAM',
+    () => [begun(1), reset(1, 8), data(1, 5)],
+    'stream STREAM_CLOSED',
+  ],
+  [
+    'HEADERS after its own RST_STREAM',
+    () => [begun(1), reset(1, 8), get(1)],
+    'stream STREAM_CLOSED',
+  ],
   // §5.1.1, stream identifiers.
-  ['HEADERS on an even stream', () => [get(2)], 'closed'],
-  ['HEADERS on stream 0', () => [get(0)], 'closed'],
-  // nghttp2 takes it for a stream that was closed unused, which it is (§5.1.1), and hears nothing more of it.
-  ['HEADERS on a lower stream than before', () => [begun(5), get(1)], 'nothing'],
+  ['HEADERS on an even stream', () => [get(2)], 'connection PROTOCOL_ERROR'],
+  ['HEADERS on stream 0', () => [get(0)], 'connection PROTOCOL_ERROR'],
+  ['HEADERS on a lower stream than before', () => [begun(5), get(1)], 'connection PROTOCOL_ERROR'],
   // §4.1, §4.2: unknown and oversized frames.
   ['a frame of an unknown type', () => [frame(0x20, 0, 0, Buffer.alloc(10))], 'nothing'],
   ['unknown flags', () => [frame(FRAME.ping, 0xfe, 0, Buffer.alloc(8))], 'nothing'],
@@ -112,7 +118,11 @@ export const CASES: readonly Case[] = [
     () => [frame(FRAME.priority, 0, 1, Buffer.alloc(4))],
     'connection FRAME_SIZE_ERROR',
   ],
-  ['PRIORITY on stream 0', () => [frame(FRAME.priority, 0, 0, Buffer.alloc(5))], 'closed'],
+  [
+    'PRIORITY on stream 0',
+    () => [frame(FRAME.priority, 0, 0, Buffer.alloc(5))],
+    'connection PROTOCOL_ERROR',
+  ],
   // A connection error where a stream error would do: PRIORITY is deprecated, no client means it.
   [
     'a stream that depends on itself by PRIORITY',
@@ -129,10 +139,10 @@ export const CASES: readonly Case[] = [
         Buffer.concat([Buffer.from([0, 0, 0, 1, 1]), fields(METHOD, SCHEME, PATH, OWN)]),
       ),
     ],
-    'closed',
+    'connection PROTOCOL_ERROR',
   ],
   // §6.4 RST_STREAM.
-  ['RST_STREAM on stream 0', () => [reset(0, 8)], 'closed'],
+  ['RST_STREAM on stream 0', () => [reset(0, 8)], 'connection PROTOCOL_ERROR'],
   [
     'RST_STREAM of a wrong length',
     () => [begun(1), frame(FRAME.rstStream, 0, 1, Buffer.alloc(3))],
@@ -144,16 +154,20 @@ export const CASES: readonly Case[] = [
     () => [frame(FRAME.settings, ACK, 0, Buffer.alloc(6))],
     'connection FRAME_SIZE_ERROR',
   ],
-  ['SETTINGS on a stream', () => [frame(FRAME.settings, 0, 1)], 'closed'],
+  ['SETTINGS on a stream', () => [frame(FRAME.settings, 0, 1)], 'connection PROTOCOL_ERROR'],
   [
     'SETTINGS of a wrong length',
     () => [frame(FRAME.settings, 0, 0, Buffer.alloc(5))],
     'connection FRAME_SIZE_ERROR',
   ],
-  ['ENABLE_PUSH other than 0 and 1', () => [setting(2, 2)], 'closed'],
-  ['INITIAL_WINDOW_SIZE too large', () => [setting(4, 0x80000000)], 'closed'],
-  ['MAX_FRAME_SIZE too small', () => [setting(5, 16_383)], 'closed'],
-  ['MAX_FRAME_SIZE too large', () => [setting(5, 0x1000000)], 'closed'],
+  ['ENABLE_PUSH other than 0 and 1', () => [setting(2, 2)], 'connection PROTOCOL_ERROR'],
+  [
+    'INITIAL_WINDOW_SIZE too large',
+    () => [setting(4, 0x80000000)],
+    'connection FLOW_CONTROL_ERROR',
+  ],
+  ['MAX_FRAME_SIZE too small', () => [setting(5, 16_383)], 'connection PROTOCOL_ERROR'],
+  ['MAX_FRAME_SIZE too large', () => [setting(5, 0x1000000)], 'connection PROTOCOL_ERROR'],
   ['an unknown setting', () => [setting(0xf0, 1)], 'nothing'],
   // §6.6 PUSH_PROMISE.
   [
@@ -162,10 +176,14 @@ export const CASES: readonly Case[] = [
       begun(1),
       frame(FRAME.pushPromise, END_HEADERS, 1, Buffer.concat([u32(2), Buffer.from([0x82])])),
     ],
-    'closed',
+    'connection PROTOCOL_ERROR',
   ],
   // §6.7 PING, §6.8 GOAWAY.
-  ['PING on a stream', () => [frame(FRAME.ping, 0, 1, Buffer.alloc(8))], 'closed'],
+  [
+    'PING on a stream',
+    () => [frame(FRAME.ping, 0, 1, Buffer.alloc(8))],
+    'connection PROTOCOL_ERROR',
+  ],
   [
     'PING of a wrong length',
     () => [frame(FRAME.ping, 0, 0, Buffer.alloc(7))],
@@ -174,9 +192,13 @@ export const CASES: readonly Case[] = [
   [
     'a PING answer that nobody asked for',
     () => [frame(FRAME.ping, ACK, 0, Buffer.alloc(8))],
-    'closed',
+    'connection PROTOCOL_ERROR',
   ],
-  ['GOAWAY on a stream', () => [frame(FRAME.goaway, 0, 1, Buffer.alloc(8))], 'closed'],
+  [
+    'GOAWAY on a stream',
+    () => [frame(FRAME.goaway, 0, 1, Buffer.alloc(8))],
+    'connection PROTOCOL_ERROR',
+  ],
   ['GOAWAY', () => [goaway(0, 0)], 'connection NO_ERROR'],
   // §6.9 WINDOW_UPDATE.
   [
@@ -187,28 +209,27 @@ export const CASES: readonly Case[] = [
   [
     'WINDOW_UPDATE by 0 on the connection',
     () => [frame(FRAME.windowUpdate, 0, 0, u32(0))],
-    'closed',
+    'connection PROTOCOL_ERROR',
   ],
   [
     'WINDOW_UPDATE by 0 on a stream',
     () => [begun(1), frame(FRAME.windowUpdate, 0, 1, u32(0))],
-    'closed',
+    'stream PROTOCOL_ERROR',
   ],
   [
     'a window that overflows on the connection',
     () => [frame(FRAME.windowUpdate, 0, 0, u32(0x7fffffff))],
-    'closed',
+    'connection FLOW_CONTROL_ERROR',
   ],
   [
     'a window that overflows on a stream',
     () => [begun(1), frame(FRAME.windowUpdate, 0, 1, u32(0x7fffffff))],
-    'closed',
+    'stream FLOW_CONTROL_ERROR',
   ],
-  // A stream error where §6.9.2 asks for a connection error: nothing can be sent on it any more.
   [
     'windows that overflow by SETTINGS',
     () => [begun(1), frame(FRAME.windowUpdate, 0, 1, u32(0x7fff0000)), setting(4, 0x7fffffff)],
-    'stream FLOW_CONTROL_ERROR',
+    'connection FLOW_CONTROL_ERROR',
   ],
   // §6.10 CONTINUATION.
   [
@@ -229,7 +250,12 @@ export const CASES: readonly Case[] = [
     ],
     'connection PROTOCOL_ERROR',
   ],
-  // §8.1, §8.2, §8.3: messages. What nghttp2 finds is a stream error, what the proxy finds an answer.
+  // §8.1, §8.2, §8.3: messages. What HTTP/2 forbids is a stream error, what the proxy refuses is answered.
+  ['a line break in a value', () => [get(1, ['x-broken', 'a\r\nb: c'])], 'stream PROTOCOL_ERROR'],
+  ['NUL in a value', () => [get(1, ['x-broken', 'a\0b'])], 'stream PROTOCOL_ERROR'],
+  ['white space around a value', () => [get(1, ['x-broken', ' a'])], 'stream PROTOCOL_ERROR'],
+  ['an empty name', () => [get(1, ['', 'b: c'])], 'stream PROTOCOL_ERROR'],
+  ['a space in a name', () => [get(1, ['x y', '1'])], 'stream PROTOCOL_ERROR'],
   ['an upper-case name', () => [get(1, ['X-Upper', '1'])], 'stream PROTOCOL_ERROR'],
   ['connection', () => [get(1, ['connection', 'keep-alive'])], 'stream PROTOCOL_ERROR'],
   ['transfer-encoding', () => [get(1, ['transfer-encoding', 'chunked'])], 'stream PROTOCOL_ERROR'],

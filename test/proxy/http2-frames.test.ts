@@ -5,7 +5,7 @@ import { Http2Client } from '../support/http2-client.ts'
 import { FRAME, FrameClient, frame, PING, PREFACE } from '../support/http2-frames.ts'
 import { type Origin, startOrigin } from '../support/origin.ts'
 import { trusting } from '../support/protected-origin.ts'
-import { AUTHORITY, CASES, get } from './frame-cases.ts'
+import { AUTHORITY, CASES } from './frame-cases.ts'
 
 /** RFC 9113 §7. */
 const CODES = [
@@ -51,22 +51,6 @@ test.each(CASES)('%s', async (_name, frames, outcome) => {
   expect(came.map(({ url }) => url)).toEqual(['/good'])
 })
 
-// RFC 9113 §8.2.1 calls such a message malformed. nghttp2 drops the field instead: it harms nobody.
-test.each([
-  ['a line break', 'x-broken', 'a\r\nb: c'],
-  ['NUL', 'x-broken', 'a\0b'],
-  ['an empty name', '', 'b: c'],
-])('a field with %s does not reach the origin, the request does', async (_what, name, value) => {
-  const before = origin.requests.length
-  await using client = await FrameClient.connect(app, authority)
-  client.greet().send(get(1, [name, value]))
-  await expect.poll(() => origin.requests.length).toBe(before + 1)
-  const { headers } = origin.requests[before] ?? { headers: ['none'] }
-  const names = headers.filter((_, i) => i % 2 === 0).map((text) => text.toLowerCase())
-  expect(names.sort()).toEqual(['authorization', 'host'])
-  expect(headers.join()).not.toContain('b: c')
-})
-
 test.each([
   ['another preface', Buffer.from('GET / HTTP/1.1\r\n\r\n')],
   ['a preface without SETTINGS', Buffer.concat([Buffer.from(PREFACE, 'latin1'), PING])],
@@ -91,7 +75,6 @@ async function outcomeOf(client: FrameClient): Promise<string> {
     client.send(frame(FRAME.ping, 0, 0, Buffer.alloc(8, MARK)))
     while (answers() < pings && !closed && client.goaway === undefined) await moved(client)
   }
-  if (client.goaway === CODES.indexOf('INTERNAL_ERROR')) return 'closed'
   if (client.goaway !== undefined) return `connection ${CODES[client.goaway]}`
   if (closed) return 'closed'
   const code = client.resetOf(1)
@@ -107,9 +90,8 @@ function moved(client: FrameClient): Promise<unknown> {
   return Promise.race([once(client.socket, 'data').catch(() => {}), client.closed])
 }
 
-/** `:status` as it is written: from the static table, or as a literal with Huffman coding (RFC 7541 §6). */
+/** `:status` as it is written: from the static table, or as a literal without Huffman coding (RFC 7541 §6). */
 function statusOf(block: Buffer): string {
-  const hex = block.toString('hex', 0, 4)
-  if (hex.startsWith('8c')) return '400'
-  return hex === '48826841' ? '421' : hex
+  const hex = block.toString('hex', 0, 1)
+  return hex === '8c' ? '400' : block.toString('latin1', 2, 5)
 }

@@ -143,9 +143,7 @@ describe('a request by HTTP/2', () => {
   test('with more header bytes than server.maxHeaderSize is refused', async () => {
     const { client, origin } = await setUp()
     const headers = { 'x-long': 'x'.repeat(20_000) }
-    expect((await client.get('/', headers)).status).toBe(400)
-    // From here on the client has agreed to the limit.
-    await expect(client.get('/', headers)).rejects.toThrow()
+    for (const _ of [1, 2]) expect((await client.get('/', headers)).status).toBe(400)
     expect(origin.requests).toEqual([])
     expect((await client.get('/')).status).toBe(200)
   })
@@ -200,7 +198,8 @@ describe('an answer by HTTP/2', () => {
     const trace = headers.indexOf('cupbearer-trace')
     headers.splice(trace, 2)
     expect(headers.filter((_, i, all) => all[i & ~1] !== 'date')).toEqual([
-      ...['content-type', 'a/b, c/d', 'x-mixed-case', 'kept', 'set-cookie', 'a', 'set-cookie', 'b'],
+      ...['content-type', 'a/b', 'x-mixed-case', 'kept', 'content-type', 'c/d'],
+      ...['set-cookie', 'a', 'set-cookie', 'b'],
     ])
   })
 
@@ -217,13 +216,13 @@ describe('an answer by HTTP/2', () => {
     expect(origin.requests).toHaveLength(2)
   })
 
-  test('with a status beyond 599 becomes a 502', async () => {
+  test('keeps a status that only its origin knows', async () => {
     const { client } = await setUp((_request, response) => {
       response.writeHead(999)
       response.end('denied')
     })
     const answer = await client.get('/')
-    expect([answer.status, codeOf(answer.body)]).toEqual([502, 'UPSTREAM_RESET'])
+    expect([answer.status, answer.body.toString()]).toEqual([999, 'denied'])
   })
 
   test('passes at once, event by event', async () => {
@@ -344,9 +343,7 @@ describe('an HTTP/2 connection', () => {
         ]),
     ],
   ])('ends in a flood of %s', async (_what, make) => {
-    // Node's own bound may be met first, in one read: then the connection ends with its idle time.
-    const server = { idleTimeout: '10s' }
-    const { app, authority, origin } = await setUp(undefined, { server })
+    const { app, authority, origin } = await setUp()
     const flood = await FrameClient.connect(app, authority)
     open.push(flood)
     flood.greet()

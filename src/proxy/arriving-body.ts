@@ -10,8 +10,11 @@ export function wholeBody(
   length: number | undefined,
   trailers: RawHeaders,
 ): IncomingBody {
-  const source = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
-  return { source, length, trailers: () => trailers }
+  return { source: joined(chunks), length, trailers: () => trailers }
+}
+
+export function joined(chunks: readonly Buffer[]): Buffer {
+  return chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)
 }
 
 /** The connection that a body comes by. */

@@ -1,5 +1,6 @@
 import type { Http2Stream } from 'node:http2'
-import type { RawHeaders } from './headers.ts'
+import type { RawHeaders } from '../lib/headers.ts'
+import { CONNECTION_SPECIFIC } from '../lib/http2/request-fields.ts'
 
 /** A field block as node:http2 takes it: names in lower case, an array where a field repeats. */
 export type FieldBlock = Record<string, string | string[] | number>
@@ -10,16 +11,6 @@ export type FieldBlock = Record<string, string | string[] | number>
  */
 export const FieldBlock = function FieldBlock() {} as unknown as new () => FieldBlock
 FieldBlock.prototype = Object.create(null)
-
-/** What HTTP/1 says of one connection has no place in HTTP/2 (RFC 9113 §8.2.2). */
-const CONNECTION_SPECIFIC: ReadonlySet<string> = new Set([
-  'connection',
-  'http2-settings',
-  'keep-alive',
-  'proxy-connection',
-  'transfer-encoding',
-  'upgrade',
-])
 
 /** Fields that node:http2 refuses to send twice. */
 const SINGLE: ReadonlySet<string> = new Set([
