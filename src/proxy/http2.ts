@@ -75,9 +75,10 @@ class Http2Connection implements Served, SessionHandler {
   #checkedAt: number
   /** Whether a request has come or gone since the last check. */
   #busy = false
-  /** Since when no request is under way, and since when no frame or field block has been whole. */
+  /** Since when no request is under way, and since when the head of one is. */
   #idleSince: number
-  #amidSince: number | undefined
+  #headSince: number | undefined
+  #count = 0
   #endedAt: number | undefined
   #bytesRead = 0
   #heardAt: number
@@ -156,11 +157,13 @@ class Http2Connection implements Served, SessionHandler {
     if (this.#busy || this.#exchanges.size > 0) this.#idleSince = now
     else this.#session.rest()
     this.#busy = false
-    if (!this.#session.amid) this.#amidSince = undefined
-    else this.#amidSince ??= now
+    const { amidHead, count } = this.#session
+    if (!amidHead || count !== this.#count) this.#headSince = undefined
+    if (amidHead) this.#headSince ??= now
+    this.#count = count
     const idle = now - this.#idleSince
     if (!this.#session.greeted && idle >= headersTimeout) this.#socket.destroy()
-    else if (now - (this.#amidSince ?? now) >= headersTimeout) this.#socket.destroy()
+    else if (now - (this.#headSince ?? now) >= headersTimeout) this.#socket.destroy()
     else if (idle >= idleTimeout) this.#session.drain()
   }
 

@@ -112,6 +112,41 @@ describe('a client by HTTP/2', () => {
     },
   )
 
+  test.each([
+    ['a field block', () => frame(FRAME.headers, END_STREAM, 1, Buffer.from([0x82]))],
+    ['a HEADERS frame', (whole: Buffer) => whole.subarray(0, -1)],
+  ])('that stops within %s is cut after server.headersTimeout', async (_where, part) => {
+    const stage = await setUp(() => {})
+    const { peer, authority } = stage
+    peer.greet().send(part(requestFrame(authority, 1)))
+    await expect.poll(() => peer.received.some(({ flags }) => flags === ACK)).toBe(true)
+    let closed = false
+    void peer.closed.then(() => {
+      closed = true
+    })
+    expect(await passUntil(stage, () => closed)).toBeLessThan(LIMIT_MS)
+  })
+
+  test('that is slow within a body, whatever the frame, is served', async () => {
+    let body = 0
+    const stage = await setUp((request, response) => {
+      request.on('data', (chunk: Buffer) => {
+        body += chunk.length
+      })
+      request.on('end', () => response.end('taken'))
+    })
+    const { peer, authority, clock } = stage
+    const pieces = 8
+    const data = frame(FRAME.data, END_STREAM, 1, Buffer.alloc(1000 * pieces - 9))
+    peer.greet().send(requestFrame(authority, 1, { method: 'POST' }))
+    for (let piece = 0; piece < pieces; piece++) {
+      peer.send(data.subarray(1000 * piece, 1000 * (piece + 1)))
+      await clock.run(LIMIT_MS / pieces - 1000)
+    }
+    await expect.poll(() => peer.received.at(-1)?.flags).toBe(END_STREAM)
+    expect(body).toBe(data.length - 9)
+  })
+
   test('that is silent while events come is pinged, and kept though it answers no ping', async () => {
     const held: ServerResponse[] = []
     const stage = await setUp((_request, response) => {

@@ -32,6 +32,8 @@ export interface SessionHandler {
 export class ServerSession implements FrameHandler, StreamHost {
   /** Whether the client has said that it speaks HTTP/2. */
   greeted = false
+  /** Frames and field blocks that have come whole. */
+  count = 0
   readonly #settings: SessionSettings
   readonly #handler: SessionHandler
   readonly #reader = new FrameReader(this)
@@ -74,9 +76,9 @@ export class ServerSession implements FrameHandler, StreamHost {
     return this.#streams.size
   }
 
-  /** Whether a frame or a field block has begun that is not whole yet. */
-  get amid(): boolean {
-    return this.#reader.amid || this.#block !== undefined
+  /** Whether the head of a request has begun and is not whole, as far as that can be told. */
+  get amidHead(): boolean {
+    return this.#block !== undefined || (this.#reader.amid && this.#streams.size === 0)
   }
 
   /** Whether nothing more will be served. */
@@ -191,6 +193,7 @@ export class ServerSession implements FrameHandler, StreamHost {
       if (type === FRAME.priority) checkDependency(id, bytes, start)
       this.#handler.spent()
     }
+    if (!this.#block) this.count += 1
   }
 
   #onData(flags: number, id: number, bytes: Buffer, from: number, to: number): void {
@@ -200,7 +203,8 @@ export class ServerSession implements FrameHandler, StreamHost {
     this.#take(size)
     const stream = this.#streams.get(id)
     if (!stream) {
-      this.#straggler(id)
+      if (id % 2 === 0 || id > this.#lastStream) throw broken('DATA of no stream')
+      this.#afterEnd(id, ERROR.streamClosed)
       return
     }
     if (stream.remoteEnded) {
@@ -237,13 +241,7 @@ export class ServerSession implements FrameHandler, StreamHost {
     this.#taken = 0
   }
 
-  /** DATA of a stream that is not open (RFC 9113 §5.1). */
-  #straggler(id: number): void {
-    if (id % 2 === 0 || id > this.#lastStream) throw broken('DATA of no stream')
-    this.#afterEnd(id, ERROR.streamClosed)
-  }
-
-  /** What came after the end of a stream; `otherwise` is the error where nobody knows of it any more. */
+  /** What came after the end of a stream (RFC 9113 §5.1); `otherwise` is the error where it is long ago. */
   #afterEnd(id: number, otherwise: number): void {
     const end = this.#past.endOf(id)
     // It was on its way when the proxy reset the stream.
