@@ -3,7 +3,7 @@ import http2 from 'node:http2'
 import { performance } from 'node:perf_hooks'
 import { Route } from './client.mjs'
 import { RawSession } from './http2-raw.mjs'
-import { JSON_BODY, LARGE, LARGE_SHA1 } from './payload.mjs'
+import { HTTP2_HOST, JSON_BODY, LARGE, LARGE_SHA1 } from './payload.mjs'
 import { cpuSeconds } from './processes.mjs'
 
 /**
@@ -260,18 +260,18 @@ async function multiplexed({ route: options, connections, streams, ...bounds }) 
   }
 }
 
-/** The same with a generator of next to no cost, so that the proxy is what there is too little of. */
+/** The same with a generator and an origin of next to no cost, so that the proxy is what there is too little of. */
 async function crowd({ route: options, connections, streams, ...bounds }) {
   const route = new Route(options)
   const slice = new Slice(bounds)
   const sessions = []
   for (let index = 0; index < connections; index += 1) {
-    const socket = await route.secure(KNOWN_HOST, 'h2')
+    const socket = await route.secure(HTTP2_HOST, 'h2')
     if (socket.alpnProtocol !== 'h2') throw new Error('HTTP/2 is not spoken')
     let sentAt = performance.now()
     const session = new RawSession(socket, {
       path: '/json',
-      authority: `${KNOWN_HOST}:${route.originPort}`,
+      authority: `${HTTP2_HOST}:${route.originPort}`,
       length: JSON_BODY.length,
       onError: (error) => slice.fail(error),
       onAnswers: (count) => {

@@ -3,14 +3,16 @@ import { readFileSync } from 'node:fs'
 import { createSecureContext, createServer } from 'node:tls'
 import { createMinter } from './certificates.mjs'
 import { Body, splitHead } from './framing.mjs'
+import { RawServer } from './http2-raw.mjs'
 import { memo } from './memo.mjs'
-import { CHUNK, fingerprint, JSON_BODY, LARGE } from './payload.mjs'
+import { CHUNK, fingerprint, HTTP2_HOST, JSON_BODY, LARGE } from './payload.mjs'
 import { ready } from './ready.mjs'
 
 /**
  * The upstream: hand-written HTTP/1.1 framing over TLS, so that it costs next to nothing.
  * GET /json gives 1 KB, GET /large 10 MB, POST /large counts what it gets, GET /echo sends all back that comes. Every response names the
- * fingerprint of the Authorization that arrived, so that the generator can see the injection.
+ * fingerprint of the Authorization that arrived, so that the generator can see the injection. One host speaks HTTP/2
+ * and gives 1 KB whatever it is asked.
  * Usage: node origin.mjs AUTHORITY.json.
  */
 
@@ -66,6 +68,10 @@ function echo(socket, early) {
 }
 
 function serve(socket) {
+  if (socket.alpnProtocol === 'h2') {
+    socket.on('error', () => socket.destroy())
+    return new RawServer(socket, JSON_BODY)
+  }
   let pending
   let take
   socket.on('error', () => socket.destroy())
@@ -102,7 +108,8 @@ function serve(socket) {
 const server = createServer(
   {
     ...mint('*.bench.test'),
-    ALPNProtocols: ['http/1.1'],
+    ALPNCallback: ({ servername, protocols }) =>
+      servername === HTTP2_HOST && protocols.includes('h2') ? 'h2' : 'http/1.1',
     noDelay: true,
     SNICallback: (servername, done) => done(null, contextOf(domainOf(servername))),
   },

@@ -2,6 +2,9 @@ import { createHash } from 'node:crypto'
 
 /** What travels: the same bytes at the origin and at the generator, so that either can check the other. */
 
+/** Where the origin speaks HTTP/2; elsewhere it speaks HTTP/1.1. */
+export const HTTP2_HOST = 'h2.bench.test'
+
 const row = { id: 4711, sku: 'CUP-4711', name: 'goblet', price: 19.9, stock: 12, tags: ['a', 'b'] }
 const json = JSON.stringify({ items: Array.from({ length: 11 }, () => row) })
 

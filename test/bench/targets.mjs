@@ -5,6 +5,7 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { mitmdump, squid } from './external.mjs'
+import { HTTP2_HOST } from './payload.mjs'
 
 /**
  * What is measured. Each target gives the command that starts it; it tells in one JSON line on stdout
@@ -47,7 +48,7 @@ const cupbearer =
   (context) => {
     const main = here('../../dist/cli/main.js')
     if (!existsSync(main)) return { missing: 'not built' }
-    const resolve = { 'api.bench.test': '127.0.0.1' }
+    const resolve = { 'api.bench.test': '127.0.0.1', [HTTP2_HOST]: '127.0.0.1' }
     for (let index = 0; index < context.newHosts; index += 1) {
       resolve[`api.n${index}.bench.test`] = '127.0.0.1'
     }
