@@ -1,27 +1,24 @@
 import { Duplex } from 'node:stream'
 import { ERROR } from '../lib/http2/protocol.ts'
 import type { ServerStream } from '../lib/http2/server-stream.ts'
+import type { Http2Inflow } from './http2-inflow.ts'
 
 /** An HTTP/2 stream as a byte pipe (RFC 8441 §5). */
 export class Http2Pipe extends Duplex {
   readonly #stream: ServerStream
-  /** Bytes that wait to be read. */
-  #held = 0
+  readonly #inflow: Http2Inflow
   #written: (() => void) | undefined
 
-  constructor(stream: ServerStream) {
+  constructor(stream: ServerStream, inflow: Http2Inflow) {
     super()
     this.#stream = stream
+    this.#inflow = inflow
     stream.becomePipe()
-  }
-
-  arrived(chunk: Buffer): void {
-    if (this.push(chunk)) this.#stream.consumed(chunk.length)
-    else this.#held += chunk.length
+    inflow.passTo((chunk) => this.push(chunk))
   }
 
   ended(): void {
-    this.push(null)
+    this.#inflow.ended(() => this.push(null))
   }
 
   drained(): void {
@@ -31,8 +28,7 @@ export class Http2Pipe extends Duplex {
   }
 
   override _read(): void {
-    this.#stream.consumed(this.#held)
-    this.#held = 0
+    this.#inflow.more()
   }
 
   override _write(chunk: Buffer, _encoding: string, done: () => void): void {

@@ -11,6 +11,7 @@ import type { ServerStream, StreamConsumer } from '../lib/http2/server-stream.ts
 import type { Inside } from './authority-check.ts'
 import type { Connections, Served } from './connections.ts'
 import { Http2Body } from './http2-body.ts'
+import { Http2Inflow } from './http2-inflow.ts'
 import { Http2Pipe } from './http2-pipe.ts'
 import { Http2Reply, type JoinStreams } from './http2-reply.ts'
 import { addWebSocketKey, type Http2Head, Http2Request, readHead } from './http2-request.ts'
@@ -226,6 +227,7 @@ class Http2Exchange implements StreamConsumer {
   /** Whether the client waits for a 100 before it sends its body (RFC 9110 §10.1.1). */
   #awaitsContinue: boolean
   readonly #left: (exchange: Http2Exchange) => void
+  readonly #inflow: Http2Inflow
   #pipe: Http2Pipe | undefined
 
   constructor(
@@ -240,7 +242,8 @@ class Http2Exchange implements StreamConsumer {
     this.reply = reply
     this.#awaitsContinue = expects
     this.#left = left
-    this.body = new Http2Body(stream, () => this.#continue())
+    this.#inflow = new Http2Inflow(stream)
+    this.body = new Http2Body(this.#inflow, stream.request.contentLength, () => this.#continue())
   }
 
   #continue(): void {
@@ -263,15 +266,14 @@ class Http2Exchange implements StreamConsumer {
 
   /** Both sides go on as a byte pipe. */
   becomePipe(): Duplex {
-    this.#pipe = new Http2Pipe(this.stream)
-    this.body.passOn(this.#pipe)
+    this.#pipe = new Http2Pipe(this.stream, this.#inflow)
+    if (this.stream.remoteEnded) this.#pipe.ended()
     return this.#pipe
   }
 
   arrived(chunk: Buffer): void {
     this.#awaitsContinue = false
-    if (this.#pipe) this.#pipe.arrived(chunk)
-    else this.body.arrived(chunk)
+    this.#inflow.arrived(chunk)
   }
 
   ended(trailers: RawHeaders): void {
