@@ -1,35 +1,70 @@
 import { request as plain } from 'node:http'
+import { connect } from 'node:http2'
 import { Agent, request } from 'node:https'
 import tls from 'node:tls'
 
 /** A tunnel through the proxy, with TLS to the host inside it. */
-function tunnel({ proxyPort, host, port, ca }) {
+function tunnel({ proxyPort, host, port, ca, http2 }) {
   return new Promise((resolve, reject) => {
     const asked = plain({ port: proxyPort, method: 'CONNECT', path: `${host}:${port}` })
     asked.once('error', reject)
     asked.once('connect', (response, socket) => {
       if (response.statusCode !== 200) return reject(new Error(`CONNECT ${response.statusCode}`))
-      const secure = tls.connect({ socket, servername: host, ca }, () => resolve(secure))
+      const ALPNProtocols = [http2 ? 'h2' : 'http/1.1']
+      const secure = tls.connect({ socket, servername: host, ca, ALPNProtocols }, () =>
+        resolve(secure),
+      )
       secure.once('error', reject)
     })
     asked.end()
   })
 }
 
-/** One GET over a connection; resolves with its status and the proxy's code, or undefined where it broke. */
-function get(agent, { host, port }) {
-  return new Promise((resolve) => {
-    const broke = () => resolve(undefined)
-    request({ agent, host, port, path: '/rows' }, (response) => {
-      const [, code] = /details="(\w+)"/.exec(response.headers['proxy-status'] ?? '') ?? []
-      response
+const answerOf = (status, said) => {
+  const [, code] = /details="(\w+)"/.exec(said ?? '') ?? []
+  return code ?? String(status)
+}
+
+/** GETs over a connection, one after another; each resolves with its status or the proxy's code, or undefined where it broke. */
+function http1(socket, { host, port }) {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  agent.createConnection = () => socket
+  const get = () =>
+    new Promise((resolve) => {
+      const broke = () => resolve(undefined)
+      request({ agent, host, port, path: '/rows' }, (response) => {
+        const { statusCode, headers } = response
+        response
+          .once('error', broke)
+          .once('end', () => resolve(answerOf(statusCode, headers['proxy-status'])))
+        response.resume()
+      })
         .once('error', broke)
-        .once('end', () => resolve({ status: response.statusCode, code }))
-      response.resume()
+        .end()
     })
-      .once('error', broke)
-      .end()
-  })
+  return { get, end: () => agent.destroy() }
+}
+
+/** The same by HTTP/2. */
+function http2(socket, { host, port }) {
+  const session = connect(`https://${host}:${port}`, { createConnection: () => socket })
+  session.on('error', () => {})
+  const get = () =>
+    new Promise((resolve) => {
+      const broke = () => resolve(undefined)
+      if (session.destroyed || session.closed) return broke()
+      let answer
+      session
+        .request({ ':path': '/rows' })
+        .once('response', (fields) => {
+          answer = answerOf(fields[':status'], fields['proxy-status'])
+        })
+        .once('error', broke)
+        .once('end', () => resolve(answer))
+        .once('close', broke)
+        .resume()
+    })
+  return { get, end: () => session.destroy() }
 }
 
 /**
@@ -45,16 +80,14 @@ export async function work(options, { turn, perConnection, tally }) {
       continue
     }
     socket.on('error', () => {})
-    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-    agent.createConnection = () => socket
+    const connection = options.http2 ? http2(socket, options) : http1(socket, options)
     try {
       for (let count = 0; count < perConnection && !socket.destroyed; count++) {
         if (!(await turn())) return
-        const answer = await get(agent, options)
-        tally(answer ? (answer.code ?? String(answer.status)) : 'broken off')
+        tally((await connection.get()) ?? 'broken off')
       }
     } finally {
-      agent.destroy()
+      connection.end()
       socket.destroy()
     }
   }

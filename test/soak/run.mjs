@@ -122,8 +122,8 @@ async function soak(ready, port) {
   const samples = []
   const started = performance.now()
   const narrowUntil = started + DURATION
-  const narrow = Array.from({ length: 8 }, () =>
-    work(route('narrow'), {
+  const narrow = Array.from({ length: 8 }, (_, index) =>
+    work(variant(route('narrow'), index), {
       turn: async () => performance.now() < narrowUntil,
       perConnection: 50,
       tally,
@@ -158,6 +158,11 @@ async function soak(ready, port) {
   }
 }
 
+/** Every other worker speaks HTTP/2. */
+function variant(route, index) {
+  return { ...route, http2: index % 2 === 1 }
+}
+
 /** Workers that together send `rate` requests a second, or as many as they can; gives what they reached. */
 async function pace(route, duration, rate, tally) {
   const started = performance.now()
@@ -174,7 +179,9 @@ async function pace(route, duration, rate, tally) {
     }
   }
   await Promise.all(
-    Array.from({ length: WORKERS }, () => work(route, { turn, perConnection: 500, tally })),
+    Array.from({ length: WORKERS }, (_, index) =>
+      work(variant(route, index), { turn, perConnection: 500, tally }),
+    ),
   )
   return (sent / (performance.now() - started)) * 1000
 }
