@@ -1,8 +1,17 @@
-import { DynamicTable, STATIC_FIELDS, type TableField, tableField } from './field-table.ts'
-import { decodeHuffman } from './huffman.ts'
+import {
+  DynamicTable,
+  ENTRY_BYTES,
+  STATIC_FIELDS,
+  TABLE_BYTES,
+  type TableField,
+  tableField,
+} from './field-table.ts'
+import { decodeHuffman, huffmanLength, latin1 } from './huffman.ts'
 
 /** A block that cannot be decoded: a connection error (RFC 9113 §4.3). */
-export class CompressionError extends Error {}
+export class CompressionError extends Error {
+  override readonly name = 'CompressionError'
+}
 
 export interface FieldBlockSink {
   /** One field, in order; `entry` where a table holds it. */
@@ -19,19 +28,25 @@ const HUFFMAN = 0x80
 const MAX_UPDATES = 2
 /** More continuation bytes than any number needs here. */
 const MAX_SHIFT = 28
+const NOTHING = Buffer.alloc(0)
 
 /** Decodes field blocks of one connection (HPACK, RFC 7541). */
 export class FieldDecoder {
   readonly #table = new DynamicTable()
   readonly #tableSize: number
   readonly #maxBlock: number
-  #bytes: Buffer = Buffer.alloc(0)
+  #bytes: Buffer = NOTHING
+  /** Where the string begins that ends at `#at`. */
+  #from = 0
   #at = 0
   #end = 0
 
-  /** `tableSize`: as our settings have it. `maxBlock`: the decoded size beyond which fields are no longer told. */
+  /**
+   * `tableSize`: as our settings have it, 4096 at most. `maxBlock`: the decoded size beyond which fields are no longer
+   * told, nor made where no table keeps them.
+   */
   constructor(options: { tableSize: number; maxBlock: number }) {
-    this.#tableSize = options.tableSize
+    this.#tableSize = Math.min(options.tableSize, TABLE_BYTES)
     this.#maxBlock = options.maxBlock
   }
 
@@ -63,6 +78,11 @@ export class FieldDecoder {
         value = entry.value
       } else {
         const index = this.#number(first & ADDED ? 0x3f : 0x0f)
+        if (size > this.#maxBlock && (first & ADDED) === 0) {
+          const length = index === 0 ? this.#skip() : this.#entry(index).name.length
+          size += length + this.#skip() + ENTRY_BYTES
+          continue
+        }
         name = index === 0 ? this.#string() : this.#entry(index).name
         value = this.#string()
         if (first & ADDED) {
@@ -70,9 +90,11 @@ export class FieldDecoder {
           this.#table.add(entry)
         }
       }
-      size += name.length + value.length + 32
+      size += name.length + value.length + ENTRY_BYTES
       if (size <= this.#maxBlock) sink.field(name, value, entry)
     }
+    // What came is not to stay while nothing else comes.
+    this.#bytes = NOTHING
     return size
   }
 
@@ -101,16 +123,30 @@ export class FieldDecoder {
   }
 
   #string(): string {
-    if (this.#at >= this.#end) throw new CompressionError('a block that is not whole')
-    const coded = (this.#bytes[this.#at] as number) & HUFFMAN
-    const length = this.#number(0x7f)
-    const start = this.#at
-    const end = start + length
-    if (end > this.#end) throw new CompressionError('a block that is not whole')
-    this.#at = end
-    if (!coded) return this.#bytes.toString('latin1', start, end)
-    const text = decodeHuffman(this.#bytes, start, end)
+    const coded = this.#span()
+    if (!coded) return latin1(this.#bytes, this.#from, this.#at)
+    const text = decodeHuffman(this.#bytes, this.#from, this.#at)
     if (text === undefined) throw new CompressionError('no Huffman code')
     return text
+  }
+
+  /** Goes past a string that nobody asks for; how long it is. */
+  #skip(): number {
+    const coded = this.#span()
+    if (!coded) return this.#at - this.#from
+    const length = huffmanLength(this.#bytes, this.#from, this.#at)
+    if (length === -1) throw new CompressionError('no Huffman code')
+    return length
+  }
+
+  /** Finds where a string begins and ends; whether it is coded (RFC 7541 §5.2). */
+  #span(): boolean {
+    if (this.#at >= this.#end) throw new CompressionError('a block that is not whole')
+    const coded = ((this.#bytes[this.#at] as number) & HUFFMAN) !== 0
+    const length = this.#number(0x7f)
+    this.#from = this.#at
+    this.#at += length
+    if (this.#at > this.#end) throw new CompressionError('a block that is not whole')
+    return coded
   }
 }

@@ -22,8 +22,9 @@ const MORE_BYTES = 16
 const MAX_VALUE = 128
 /** A field whose value changed so often in a row is not worth a place in the table. */
 const MAX_CHANGES = 3
-/** Names that are remembered. */
+/** Names that are remembered, and how long each of them may be. */
 const MAX_NAMES = 256
+const MAX_NAME = 64
 /** Strings up to this length are written faster by hand. */
 const BY_HAND = 16
 
@@ -58,6 +59,7 @@ const STATUSES = new Map(
 
 /** What is known of a name. */
 interface Known {
+  readonly name: string
   readonly kind: typeof ADDED | typeof PLAIN | typeof NEVER
   /** In the static table; 0 for none. */
   readonly index: number
@@ -65,6 +67,14 @@ interface Known {
   value: string | undefined
   order: number
   changes: number
+}
+
+/** A name that is too long to be remembered; all such are written in full. */
+const UNKNOWN: Known = { name: '', kind: PLAIN, index: 0, value: undefined, order: 0, changes: 0 }
+
+/** A string that is a piece of another one keeps all of that in memory: fields are pieces of a whole head. */
+function ownCopy(text: string): string {
+  return Buffer.from(text, 'latin1').toString('latin1')
 }
 
 /** Encodes field blocks of one connection (HPACK, RFC 7541), without Huffman coding: that costs more than it saves. */
@@ -148,16 +158,18 @@ export class FieldEncoder {
     this.#string(target, value)
     if (kind !== ADDED) return
     if (known.value !== undefined) known.changes += known.value === value ? 0 : 1
-    known.value = value
+    known.value = ownCopy(value)
     known.order = this.#added++
-    this.#table.add(tableField(name, value))
+    this.#table.add(tableField(known.name, known.value))
   }
 
-  #learn(name: string): Known {
+  #learn(text: string): Known {
+    if (text.length > MAX_NAME) return UNKNOWN
     if (this.#names.size >= MAX_NAMES) this.#names.clear()
+    const name = ownCopy(text)
     const kind = SENSITIVE.has(name) ? NEVER : VARYING.has(name) ? PLAIN : ADDED
     const index = STATIC_NAMES.get(name) ?? 0
-    const known: Known = { kind, index, value: undefined, order: 0, changes: 0 }
+    const known: Known = { name, kind, index, value: undefined, order: 0, changes: 0 }
     this.#names.set(name, known)
     return known
   }
