@@ -4,7 +4,6 @@ import type { Authority } from '../lib/authority.ts'
 import type { Clock } from '../lib/clock.ts'
 import { type Connector, timingsOf } from './connector.ts'
 import { Http1Connection } from './http1.ts'
-import { Http2Connection } from './http2.ts'
 import { OriginPool } from './origin-pool.ts'
 import { SessionCache } from './tls.ts'
 import type {
@@ -155,6 +154,8 @@ class KeyConnections implements Dispatcher {
     observer: ConnectionObserver,
   ): Promise<UpstreamConnection> {
     const { connector, guard, upstream } = this.#options
+    // Loaded with the first connection that may need it, and before there is one.
+    const later = http2 ? await import('./http2.ts') : undefined
     const socket = await connector.connect(target, {
       secure,
       sessions: this.#sessions,
@@ -164,8 +165,8 @@ class KeyConnections implements Dispatcher {
     })
     const { headersTimeout, bodyTimeout } = upstream
     const options = { timings: timingsOf(socket), headersTimeout, bodyTimeout, observer }
-    if (http2 && (socket as TLSSocket).alpnProtocol === 'h2') {
-      return new Http2Connection(socket, options)
+    if (later && (socket as TLSSocket).alpnProtocol === 'h2') {
+      return new later.Http2Connection(socket, options)
     }
     return new Http1Connection(socket, options)
   }

@@ -5,6 +5,8 @@ import { joined } from './arriving-body.ts'
 const MANY = 256
 /** Pieces of one read that are smaller on average go on as one. */
 const SMALL_BYTES = 1024
+/** A piece that keeps so many times its bytes in memory, as part of what was read with it, is copied. */
+const MOST_KEPT = 4
 
 /** What comes on a stream, until somebody takes it; the client may send as much again only then. */
 export class Http2Inflow {
@@ -34,7 +36,7 @@ export class Http2Inflow {
   }
 
   arrived(chunk: Buffer): void {
-    this.#chunks.push(chunk)
+    this.#chunks.push(ownPiece(chunk))
     this.#held += chunk.length
     if (this.#take && !this.#full) this.#plan()
     else if (this.#chunks.length >= MANY) this.#chunks = [this.whole]
@@ -85,4 +87,12 @@ export class Http2Inflow {
     this.#end?.()
     this.#end = undefined
   }
+}
+
+function ownPiece(chunk: Buffer): Buffer {
+  if (chunk.buffer.byteLength <= chunk.length * MOST_KEPT) return chunk
+  // Not from Node's pool: whoever waits would keep all of that.
+  const copy = Buffer.allocUnsafeSlow(chunk.length)
+  copy.set(chunk)
+  return copy
 }

@@ -42,7 +42,9 @@ export class Http2Pipe extends Duplex {
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#stream.reset(ERROR.cancel)
+    const stream = this.#stream
+    // What both sides have ended goes out by itself, when the connection lets it.
+    if (error || !stream.ending || !stream.remoteEnded) stream.reset(ERROR.cancel)
     done(error)
   }
 }

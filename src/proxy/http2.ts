@@ -165,6 +165,8 @@ class Http2Connection implements Served, SessionHandler {
     const idle = now - this.#idleSince
     if (!this.#session.greeted && idle >= headersTimeout) this.#socket.destroy()
     else if (now - (this.#headSince ?? now) >= headersTimeout) this.#socket.destroy()
+    // What refused requests were answered is all that is left, and the client does not take it.
+    else if (idle >= idleTimeout + this.#options.silence) this.#socket.destroy()
     else if (idle >= idleTimeout) this.#session.drain()
   }
 

@@ -20,6 +20,12 @@ export class Past {
     this.#next = (this.#next + 1) % KEPT
   }
 
+  /** The client has ended its side, too. */
+  finish(id: number): void {
+    const at = this.#ids?.indexOf(id) ?? -1
+    if (this.#ends && at >= 0) this.#ends[at] = ENDS.indexOf('ended')
+  }
+
   /** Undefined for one that ended long ago, or never began. */
   endOf(id: number): StreamEnd | undefined {
     const at = this.#ids?.indexOf(id) ?? -1

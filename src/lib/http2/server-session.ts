@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { RawHeaders } from '../headers.ts'
+import { Feedback } from './feedback.ts'
 import { CompressionError, FieldDecoder } from './field-decoder.ts'
 import { type FrameHandler, FrameReader } from './frame-reader.ts'
 import { broken, checkDependency, checkFrame, contentEnd, contentStart } from './frame-rules.ts'
@@ -14,6 +15,7 @@ import {
   MAX_WINDOW,
   SETTING,
 } from './protocol.ts'
+import { ReceiveWindow } from './receive-window.ts'
 import { RequestFields, TrailerFields } from './request-fields.ts'
 import { ServerStream, type StreamHost } from './server-stream.ts'
 import { SessionOutput } from './session-output.ts'
@@ -45,9 +47,8 @@ export class ServerSession implements FrameHandler, StreamHost {
   /** As the first GOAWAY has told; a later one tells no other. */
   #lastServed: number | undefined
   #block: OpenBlock | undefined
-  #receiveWindow: number
-  /** Has come, and is not granted anew yet. */
-  #taken = 0
+  readonly #receiveWindow: ReceiveWindow
+  readonly #feedback = new Feedback()
   /** Of a new stream, as the client's settings have it. */
   #sendWindow = INITIAL_WINDOW
   #pings = 0
@@ -60,9 +61,8 @@ export class ServerSession implements FrameHandler, StreamHost {
     const { maxHeaderSize, sessionWindow } = settings
     this.#decoder = new FieldDecoder({ tableSize: TABLE_BYTES, maxBlock: maxHeaderSize })
     this.#output = new SessionOutput(socket)
-    this.#receiveWindow = sessionWindow
     this.#output.frame(FRAME.settings, 0, 0, encodeSettings(settings))
-    this.#output.grant(0, sessionWindow - INITIAL_WINDOW)
+    this.#receiveWindow = new ReceiveWindow(sessionWindow, (size) => this.#output.grant(0, size))
     socket
       .on('data', (chunk: Buffer) => this.#read(chunk))
       // Who ends here has gone, as in HTTP/1.
@@ -187,8 +187,8 @@ export class ServerSession implements FrameHandler, StreamHost {
     else if (type === FRAME.settings) this.#onSettings(flags, bytes, start, end)
     else if (type === FRAME.rstStream) this.#onReset(id)
     else if (type === FRAME.ping) this.#onPing(flags, bytes, start, end)
-    else if (type === FRAME.goaway) this.drain()
     else {
+      if (type === FRAME.goaway) this.drain()
       // Priorities are deprecated (RFC 9113 §5.3), and unknown frames are dropped (§5.5).
       if (type === FRAME.priority) checkDependency(id, bytes, start)
       this.#handler.spent()
@@ -200,11 +200,13 @@ export class ServerSession implements FrameHandler, StreamHost {
     const size = to - from
     const start = contentStart(flags & FLAG.padded, id, bytes, from)
     const end = contentEnd(flags, bytes, from, to, start)
-    this.#take(size)
+    this.#receiveWindow.take(size)
+    const ends = (flags & FLAG.endStream) !== 0
     const stream = this.#streams.get(id)
     if (!stream) {
       if (id % 2 === 0 || id > this.#lastStream) throw broken('DATA of no stream')
-      this.#afterEnd(id, ERROR.streamClosed)
+      this.#afterEnd(id, ends, ERROR.streamClosed)
+      if (end === start && !ends) this.#handler.spent()
       return
     }
     if (stream.remoteEnded) {
@@ -216,7 +218,6 @@ export class ServerSession implements FrameHandler, StreamHost {
       this.#refuse(stream, ERROR.flowControlError)
       return
     }
-    const ends = (flags & FLAG.endStream) !== 0
     if (end > start) {
       const piece = start === 0 && end === bytes.length ? bytes : bytes.subarray(start, end)
       if (!stream.arrived(piece)) {
@@ -228,24 +229,14 @@ export class ServerSession implements FrameHandler, StreamHost {
     if (ends && !stream.closed && !stream.endRemote([])) this.#refuse(stream, ERROR.protocolError)
   }
 
-  /** Of the connection's window: bodies that nobody takes must not hold up the others. */
-  #take(size: number): void {
-    this.#receiveWindow -= size
-    if (this.#receiveWindow < 0) {
-      throw new ConnectionError(ERROR.flowControlError, 'more than the window allows')
-    }
-    this.#taken += size
-    if (this.#taken < this.#settings.sessionWindow / 2) return
-    this.#receiveWindow += this.#taken
-    this.#output.grant(0, this.#taken)
-    this.#taken = 0
-  }
-
   /** What came after the end of a stream (RFC 9113 §5.1); `otherwise` is the error where it is long ago. */
-  #afterEnd(id: number, otherwise: number): void {
+  #afterEnd(id: number, ends: boolean, otherwise: number): void {
     const end = this.#past.endOf(id)
-    // It was on its way when the proxy reset the stream.
-    if (end === 'reset') return
+    if (end === 'reset') {
+      // It was on its way when the proxy reset the stream; nothing is behind the client's own end.
+      if (ends) this.#past.finish(id)
+      return
+    }
     if (end === 'left') {
       this.#output.reset(id, ERROR.streamClosed)
       this.#handler.spent()
@@ -283,7 +274,8 @@ export class ServerSession implements FrameHandler, StreamHost {
       const trailers = new TrailerFields(maxFields)
       const size = this.#decoder.decode(bytes, start, end, trailers)
       if (!stream) {
-        this.#afterEnd(id, ERROR.protocolError)
+        this.#afterEnd(id, ends, ERROR.protocolError)
+        this.#handler.spent()
         return
       }
       if (stream.remoteEnded) {
@@ -312,6 +304,7 @@ export class ServerSession implements FrameHandler, StreamHost {
     const windows = { receive: this.#settings.streamWindow, send: this.#sendWindow }
     const opened = new ServerStream(id, fields, ends, this, windows)
     this.#streams.set(id, opened)
+    this.#feedback.begun()
     this.#handler.request(opened)
   }
 
@@ -341,6 +334,7 @@ export class ServerSession implements FrameHandler, StreamHost {
 
   #onWindowUpdate(id: number, value: number): void {
     const size = value & MAX_WINDOW
+    this.#onFeedback()
     if (id === 0) {
       if (size === 0) throw broken('WINDOW_UPDATE by 0')
       this.#output.widen(size)
@@ -362,22 +356,23 @@ export class ServerSession implements FrameHandler, StreamHost {
   }
 
   #onSettings(flags: number, bytes: Buffer, start: number, end: number): void {
-    if (flags & FLAG.ack) return
-    readSettings(bytes, start, end, (setting, value) => this.#onSetting(setting, value))
-    this.#output.frame(FRAME.settings, FLAG.ack, 0)
     // The first ones are the client's greeting.
     if (this.greeted) this.#handler.spent()
+    if (flags & FLAG.ack) return
+    let window = this.#sendWindow
+    readSettings(bytes, start, end, (setting, value) => {
+      if (setting === SETTING.headerTableSize) this.#output.allowTable(value)
+      else if (setting === SETTING.initialWindowSize) window = value
+    })
+    this.#onInitialWindow(window)
+    this.#output.frame(FRAME.settings, FLAG.ack, 0)
     this.greeted = true
-  }
-
-  #onSetting(id: number, value: number): void {
-    if (id === SETTING.headerTableSize) this.#output.allowTable(value)
-    else if (id === SETTING.initialWindowSize) this.#onInitialWindow(value)
   }
 
   /** RFC 9113 §6.9.2: it changes the windows of all streams that are open. */
   #onInitialWindow(value: number): void {
     const change = value - this.#sendWindow
+    if (change === 0) return
     for (const { sendWindow } of this.#streams.values()) checkWindow(sendWindow + change)
     this.#sendWindow = value
     for (const stream of [...this.#streams.values()]) {
@@ -393,6 +388,10 @@ export class ServerSession implements FrameHandler, StreamHost {
       return
     }
     this.#output.frame(FRAME.ping, FLAG.ack, 0, bytes, start, end)
-    this.#handler.spent()
+    this.#onFeedback()
+  }
+
+  #onFeedback(): void {
+    if (!this.#feedback.accepts(this.#output.dataFrames)) this.#handler.spent()
   }
 }

@@ -226,8 +226,10 @@ export class ServerStream {
   /** The client has reset it, or the connection is gone. */
   abort(): void {
     if (this.#closed) return
+    this.#shut()
+    // Whoever would reset it now has no one to tell (RFC 9113 §5.4.2).
     this.consumer.aborted()
-    this.#close()
+    this.#tellClosed()
   }
 
   #endLocal(): void {
@@ -239,9 +241,17 @@ export class ServerStream {
 
   #close(): void {
     if (this.#closed) return
+    this.#shut()
+    this.#tellClosed()
+  }
+
+  #shut(): void {
     this.#closed = true
     this.#queue.length = 0
     this.#queued = 0
+  }
+
+  #tellClosed(): void {
     this.#host.closed(this)
     this.consumer.closed()
   }

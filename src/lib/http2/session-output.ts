@@ -16,6 +16,8 @@ const MOST_BYTES = 256 * 1024
  * much to say take turns, a frame each.
  */
 export class SessionOutput {
+  /** As many as have gone out; ends of streams count, too. */
+  dataFrames = 0
   readonly #socket: Socket
   readonly #writer = new FrameWriter()
   readonly #encoder = new FieldEncoder()
@@ -107,7 +109,8 @@ export class SessionOutput {
   pump(stream: ServerStream): void {
     if (!isReady(stream)) return
     this.#waiting.add(stream)
-    this.#pumpAll()
+    // Else each of them would look at all the others.
+    if (stream.next === 0 || this.#window > 0) this.#pumpAll()
   }
 
   forget(stream: ServerStream): void {
@@ -150,6 +153,7 @@ export class SessionOutput {
 
   #sendFrame(stream: ServerStream): void {
     const { next, id } = stream
+    this.dataFrames += 1
     if (next > 0) {
       const size = Math.min(next, stream.sendWindow, this.#window, MAX_FRAME)
       const writer = this.#writer

@@ -2,6 +2,8 @@ import { broken } from './frame-rules.ts'
 import { ConnectionError, ERROR, MAX_FRAME, MAX_WINDOW, SETTING } from './protocol.ts'
 
 const SETTING_BYTES = 6
+/** There are ten that anybody knows. */
+const MAX_SETTINGS = 32
 
 export interface SessionSettings {
   readonly maxStreams: number
@@ -37,6 +39,9 @@ export function readSettings(
   end: number,
   found: (id: number, value: number) => void,
 ): void {
+  if (end - start > MAX_SETTINGS * SETTING_BYTES) {
+    throw new ConnectionError(ERROR.enhanceYourCalm, 'too many settings')
+  }
   for (let at = start; at < end; at += SETTING_BYTES) {
     const id = bytes.readUInt16BE(at)
     const value = bytes.readUInt32BE(at + 2)
