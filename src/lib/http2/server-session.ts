@@ -205,8 +205,7 @@ export class ServerSession implements FrameHandler, StreamHost {
     const stream = this.#streams.get(id)
     if (!stream) {
       if (id % 2 === 0 || id > this.#lastStream) throw broken('DATA of no stream')
-      this.#afterEnd(id, ends, ERROR.streamClosed)
-      if (end === start && !ends) this.#handler.spent()
+      this.#afterEnd(id, ends, end > start || ends, ERROR.streamClosed)
       return
     }
     if (stream.remoteEnded) {
@@ -230,11 +229,12 @@ export class ServerSession implements FrameHandler, StreamHost {
   }
 
   /** What came after the end of a stream (RFC 9113 §5.1); `otherwise` is the error where it is long ago. */
-  #afterEnd(id: number, ends: boolean, otherwise: number): void {
+  #afterEnd(id: number, ends: boolean, hasCost: boolean, otherwise: number): void {
     const end = this.#past.endOf(id)
     if (end === 'reset') {
       // It was on its way when the proxy reset the stream; nothing is behind the client's own end.
       if (ends) this.#past.finish(id)
+      if (!hasCost) this.#handler.spent()
       return
     }
     if (end === 'left') {
@@ -274,8 +274,7 @@ export class ServerSession implements FrameHandler, StreamHost {
       const trailers = new TrailerFields(maxFields)
       const size = this.#decoder.decode(bytes, start, end, trailers)
       if (!stream) {
-        this.#afterEnd(id, ends, ERROR.protocolError)
-        this.#handler.spent()
+        this.#afterEnd(id, ends, false, ERROR.protocolError)
         return
       }
       if (stream.remoteEnded) {
