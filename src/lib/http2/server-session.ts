@@ -363,21 +363,20 @@ export class ServerSession implements FrameHandler, StreamHost {
       if (setting === SETTING.headerTableSize) this.#output.allowTable(value)
       else if (setting === SETTING.initialWindowSize) window = value
     })
-    this.#onInitialWindow(window)
+    const change = this.#onInitialWindow(window)
+    // From here on the client relies on them, and not before (RFC 9113 §6.5.3).
     this.#output.frame(FRAME.settings, FLAG.ack, 0)
     this.greeted = true
+    if (change > 0) for (const stream of [...this.#streams.values()]) this.#output.pump(stream)
   }
 
   /** RFC 9113 §6.9.2: it changes the windows of all streams that are open. */
-  #onInitialWindow(value: number): void {
+  #onInitialWindow(value: number): number {
     const change = value - this.#sendWindow
-    if (change === 0) return
     for (const { sendWindow } of this.#streams.values()) checkWindow(sendWindow + change)
     this.#sendWindow = value
-    for (const stream of [...this.#streams.values()]) {
-      stream.sendWindow += change
-      this.#output.pump(stream)
-    }
+    for (const stream of this.#streams.values()) stream.sendWindow += change
+    return change
   }
 
   #onPing(flags: number, bytes: Buffer, start: number, end: number): void {

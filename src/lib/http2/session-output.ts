@@ -143,7 +143,8 @@ export class SessionOutput {
       if (this.#full) break
       if (stream.next > 0 && this.#window <= 0) continue
       this.#waiting.delete(stream)
-      this.#sendFrame(stream)
+      // SETTINGS may have taken its window away since (RFC 9113 §6.9.2).
+      if (isReady(stream)) this.#sendFrame(stream)
       if (isReady(stream)) this.#waiting.add(stream)
       else stream.tellDrained()
     }
