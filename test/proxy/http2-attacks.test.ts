@@ -338,7 +338,7 @@ test('who never takes that a request was refused loses the connection', async ()
   open.push(stage)
   const attacker = await FrameClient.connect(stage.app, stage.authority)
   open.push(attacker)
-  attacker.greet().send(setting(4, 0), requestFrame(stage.authority, 1, { method: 'TRACE' }))
+  attacker.greet().send(setting(4, 0), requestFrame(stage.authority, 1, { method: 'get' }))
   await until(() => countOf(attacker, FRAME.headers) === 1)
   let isClosed = false
   void attacker.closed.then(() => {
